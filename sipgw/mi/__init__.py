@@ -1,0 +1,1 @@
+"""The management interface: commands and JSON-RPC; its sockets are modules."""

@@ -1,0 +1,1 @@
+"""One file a module, named as in OpenSIPS."""

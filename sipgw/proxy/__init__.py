@@ -1,0 +1,1 @@
+"""The proxy room: forwarding, response contexts, record-routing, location."""

@@ -1,0 +1,1 @@
+"""The opensips.cfg language, pure: text in, Python functions out."""

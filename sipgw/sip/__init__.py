@@ -1,0 +1,1 @@
+"""SIP itself, pure: bytes and ``now`` in, messages and actions out (RFC 3261)."""

@@ -1,0 +1,1 @@
+"""Sockets: Twisted protocols over the pure SIP floor."""
