@@ -1,0 +1,41 @@
+"""What the rooms and modules may expect of the server around them: protocols only, no code.
+
+``Server`` is what a module sees (``self.server``); the transaction user, the statistics and the commands hang on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sipgw.statistics import Statistics
+
+
+class Commands(Protocol):
+    """The management commands by name (``sipgw/mi/commands.py``)."""
+
+    async def call(self, method: str, params: list[Any] | dict[str, Any] | None = None) -> Any:
+        """Run one command; its result, or an ``MIError``."""
+
+    def names(self) -> list[str]:
+        """The canonical names, in order."""
+
+
+class Server(Protocol):
+    """One running sipgw, as its modules see it."""
+
+    statistics: Statistics
+    commands: Commands
+    modules: dict[str, Any]
+    user: Any
+    reactor: Any
+    arguments: list[str]
+
+    def reload_routes(self) -> Any:
+        """Compile the configuration again and swap the routes; an awaitable that raises with every fault of the file."""
+
+    def stop(self) -> None:
+        """Begin an orderly shutdown."""
+
+    def later(self, seconds: float, call: Callable[[], Any]) -> Any:
+        """Call ``call`` after ``seconds``; what it returns can be cancelled."""

@@ -1,0 +1,148 @@
+"""Tests of sipgw.exports: what a module class declares, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from sipgw import exports
+from sipgw.exports import (
+    FAILURE,
+    REQUEST,
+    Constant,
+    Misdeclared,
+    Module,
+    Writable,
+    function,
+    mi,
+    param,
+    pvar,
+    statistic,
+)
+from sipgw.script.symbols import Kind, ParamKind, RouteKind
+
+
+class Greylist(Module):
+    """Makes first-time callers wait ``period`` seconds before they are let through."""
+
+    name = "greylist"
+    depends = ("tm",)
+
+    period: int = param(300, "How long a new caller waits, in seconds")
+    refused = statistic("requests turned away")
+    known = statistic("callers known", read="count")
+
+    def __init__(self, server: Any = None, **parameters: Any) -> None:
+        super().__init__(server, **parameters)
+        self.since: dict[str, float] = {}
+
+    @function(REQUEST | FAILURE)
+    def greylist_pass(self, run: Any, caller: str, left: Writable | None = None) -> bool:
+        """True once ``caller`` has waited."""
+        self.since.setdefault(caller, 0.0)
+        self.refused.inc()
+        return False
+
+    @function(REQUEST)
+    async def greylist_load(self, run: Any, table: Constant, group: Annotated[int, abs] = 0) -> int:
+        """Load a table."""
+        return 1
+
+    @pvar("grey_callers")
+    def grey_callers(self, run: Any) -> int:
+        """``$grey_callers``: how many callers are known."""
+        return len(self.since)
+
+    @mi(alias="grey_forget")
+    def forget(self, caller: str, all: int = 0) -> int:
+        """Drop one caller."""
+        return 1 if self.since.pop(caller, None) is not None else 0
+
+    def count(self) -> int:
+        """How many callers are known."""
+        return len(self.since)
+
+
+class DeclaredTests(SynchronousTestCase):
+    """What the compiler sees of a module."""
+
+    def test_functions(self) -> None:
+        """Annotations become parameter kinds, results and routes."""
+        wait, load = Greylist.declared().functions
+        self.assertEqual(
+            [(p.name, p.kind, p.optional) for p in wait.parameters],
+            [("caller", Kind.STR, False), ("left", Kind.WRITABLE, True)],
+        )
+        self.assertEqual(
+            (wait.routes, wait.returns, wait.waits), (RouteKind.REQUEST | RouteKind.FAILURE, "bool", False)
+        )
+        self.assertEqual([p.kind for p in load.parameters], [Kind.STATIC, Kind.INT])
+        self.assertEqual((load.returns, load.waits, load.parameters[1].check), ("int", True, abs))
+
+    def test_bound(self) -> None:
+        """An instance gives functions that run on it, and statistics that count."""
+        module = Greylist()
+        call = module.declared(module).functions[0].call
+        assert call is not None
+        self.assertIs(call(None, "sip:a@b"), False)
+        self.assertEqual((module.refused.read(), module.known.read()), (1, 1))
+
+    def test_parameters(self) -> None:
+        """Modparams have their defaults and take values; an unknown one is refused."""
+        module = Greylist(period=5)
+        self.assertEqual((module.period, Greylist().period), (5, 300))
+        self.assertEqual(Greylist.declared().parameters[0].kind, ParamKind.INT)
+        self.assertRaises(KeyError, module.set_parameter, "nosuch", 1)
+
+    def test_commands(self) -> None:
+        """A command knows its names, its help and its recipes."""
+        (command,) = Greylist().commands()
+        self.assertEqual(
+            (command.full, command.aliases, command.help), ("greylist:forget", ("grey_forget",), "Drop one caller.")
+        )
+        self.assertEqual(command.recipes, [["caller"], ["caller", "all"]])
+
+    def test_depends(self) -> None:
+        """What a module depends on is part of its symbols."""
+        self.assertEqual(Greylist.declared().depends, ("tm",))
+
+
+class RefusedTests(SynchronousTestCase):
+    """Bad declarations fail when the class is made."""
+
+    def refuse(self, body: dict[str, Any], text: str) -> None:
+        error = self.assertRaises(Misdeclared, type, "Bad", (Module,), {"__module__": "x.bad", **body})
+        self.assertIn(text, str(error))
+
+    def test_no_docstring(self) -> None:
+        """A class, or an export, without a docstring is refused."""
+        self.refuse({}, "no docstring")
+
+        @function()
+        def bare(self: Any, run: Any) -> bool:
+            return True
+
+        self.refuse({"__doc__": "Bad.", "bare": bare}, "bad.bare has no docstring")
+
+    def test_types(self) -> None:
+        """A parameter or a result that no script can give is refused."""
+
+        @function()
+        def listed(self: Any, run: Any, values: list[str]) -> bool:
+            """Take a list."""
+            return True
+
+        @function()
+        def text(self: Any, run: Any) -> str:
+            """Answer text."""
+            return ""
+
+        self.refuse({"__doc__": "Bad.", "listed": listed}, "no type that a script can give")
+        self.refuse({"__doc__": "Bad.", "text": text}, "its result must be bool, int or None")
+
+    def test_param_type(self) -> None:
+        """A modparam must be an int or a str."""
+        self.refuse(
+            {"__doc__": "Bad.", "p": exports.param(1.5, "x"), "__annotations__": {"p": float}}, "must be annotated"
+        )
