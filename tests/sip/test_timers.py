@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.sip.timers import MAX_QUEUES, DelayQueues, Delays
+from sipgw.sip.timers import MAX_QUEUES, DelayQueues, Delays, Timer
 
 LENGTHS = [0.0, 0.5, 1.0, 2.0, 4.0, 5.0, 32.0]
 
@@ -128,7 +128,7 @@ class DelaysTests(SynchronousTestCase):
         """Whatever is started and cancelled, the same comes out as from a plain sorted list."""
         delays: Delays[int] = Delays()
         model: dict[int, float] = {}
-        timers = []
+        timers: list[Timer[int]] = []
         now = 0.0
         for step, number, length in steps:
             if step == "add":
@@ -188,7 +188,11 @@ class DelayQueuesTests(SynchronousTestCase):
         """What a call starts with a length of 0 is called in the same ``expire``."""
         queues = DelayQueues()
         called: list[str] = []
-        queues.add(1.0, 0.0, lambda now: queues.add(0.0, now, lambda _: called.append("inner")) and None)
+
+        def outer(now: float) -> None:
+            queues.add(0.0, now, lambda _: called.append("inner"))
+
+        queues.add(1.0, 0.0, outer)
         queues.expire(1.0)
         self.assertEqual(called, ["inner"])
 
