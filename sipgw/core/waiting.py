@@ -1,0 +1,84 @@
+"""Driving coroutines without an event loop of their own: what does not wait costs one ``send(None)`` and no Deferred.
+
+A route that can wait is a coroutine (house 2.4, 2.6). Nearly always it ends in one go: a cached answer, an IP address. Only
+when it awaits a Deferred that has not fired does it stay behind, resumed by that Deferred. Nothing else is awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.python.failure import Failure
+
+
+class Drive:
+    """One coroutine on its way: ``done(result)`` at its end, ``failed(exception)`` if it raises.
+
+    ``waits`` is called once, when it first has to wait."""
+
+    __slots__ = ("_coroutine", "_done", "_failed", "_waits")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        done: Callable[[Any], None],
+        failed: Callable[[BaseException], None],
+        waits: Callable[[], None] | None = None,
+    ) -> None:
+        self._coroutine = coroutine
+        self._done = done
+        self._failed = failed
+        self._waits = waits
+
+    def step(self, fired: Any = None) -> None:
+        """Run on until the end or the next Deferred; ``fired`` is what the last one brought."""
+        try:
+            if isinstance(fired, Failure):
+                awaited = fired.throwExceptionIntoGenerator(self._coroutine)  # type: ignore[arg-type]
+            else:
+                awaited = self._coroutine.send(None)
+        except StopIteration as stop:
+            self._done(stop.value)
+        except Exception as error:
+            self._failed(error)
+        else:
+            if self._waits is not None:
+                waits, self._waits = self._waits, None
+                waits()
+            awaited.addBoth(self.step)
+
+
+class Turn:
+    """Lets coroutines run strictly one after another (house 2.6, 5): each waits until the one before it has ended.
+
+    A transaction has one: its replies, timers, CANCEL and failure route never overlap, however long one of them waits."""
+
+    __slots__ = ("_busy", "_failed", "_queue")
+
+    def __init__(self, failed: Callable[[BaseException], None]) -> None:
+        self._busy = False
+        self._queue: list[Coroutine[Any, Any, Any]] = []
+        self._failed = failed
+
+    @property
+    def busy(self) -> bool:
+        """Whether one of them is running or waiting."""
+        return self._busy
+
+    def take(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run ``coroutine`` now, or after those that came before it."""
+        if self._busy:
+            self._queue.append(coroutine)
+            return
+        self._busy = True
+        Drive(coroutine, self._ended, self._broke).step()
+
+    def _ended(self, _result: Any) -> None:
+        if self._queue:
+            Drive(self._queue.pop(0), self._ended, self._broke).step()
+        else:
+            self._busy = False
+
+    def _broke(self, error: BaseException) -> None:
+        self._failed(error)
+        self._ended(None)
