@@ -34,7 +34,7 @@ class Drive:
         """Run on until the end or the next Deferred; ``fired`` is what the last one brought."""
         try:
             if isinstance(fired, Failure):
-                awaited = fired.throwExceptionIntoGenerator(self._coroutine)  # type: ignore[arg-type]
+                awaited = fired.throwExceptionIntoGenerator(self._coroutine)  # type: ignore[no-untyped-call]
             else:
                 awaited = self._coroutine.send(None)
         except StopIteration as stop:
