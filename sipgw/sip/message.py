@@ -1,0 +1,585 @@
+"""Requests and responses: the received head cut into lines once, values parsed when somebody asks for them.
+
+``parse`` decodes the head (utf-8 with surrogateescape, so every octet comes back as it came), splits it at CRLF and
+finds the name of each line by its exact usual spelling in one dict. It does no more than is needed to know where the
+message ends, and gives a ``Request`` or a ``Response``. All else is lazy: ``message.via`` is cut on first touch and
+kept; a malformed value raises ``MalformedMessage`` on each touch. ``check`` is called once for what is new, before a
+script sees it, and touches what a relay reads anyway.
+
+A head with anything unusual in it (folds, a name unknown or oddly written, bare LF) takes ``_Head.careful``. There
+each fold is joined to its line, with the line end kept inside, so an untouched message is written as it came. Bare
+LF is taken as a line end, since some send it, but leaves as CRLF: were it forwarded as it came, two servers could see
+different headers in it. A bare CR, and any other control character in a name, is malformed for the same reason.
+
+``lines[0]`` is the start line; ``names[i]`` is the lower-case name of ``lines[i]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
+
+from sipgw.sip.address import Contact, NameAddr, Via, parse_list, split_first, write_params
+from sipgw.sip.errors import MalformedMessage
+from sipgw.sip.grammar import is_token, parse_uint, unfold
+from sipgw.sip.headers import NAMES, SINGLE, canonical
+from sipgw.sip.limits import LIMITS, Limits
+from sipgw.sip.uri import Uri
+
+__all__ = ["CSeq", "Message", "Request", "Response", "is_keepalive", "parse", "stamp_via"]
+
+T = TypeVar("T")
+
+METHODS: Final = frozenset({
+    "ACK", "BYE", "CANCEL", "INFO", "INVITE", "MESSAGE", "NOTIFY", "OPTIONS", "PRACK", "PUBLISH", "REFER", "REGISTER",
+    "SUBSCRIBE", "UPDATE",
+})
+"""The methods with an RFC of their own; others are legal too."""
+
+_START: Final = "\n"  # stands in ``names`` for the start line: no header name can be equal to it
+_BAD: Final = "\r"  # and this for a line that is no header
+_REQUIRED: Final = frozenset({"via", "from", "to", "call-id", "cseq"})
+_CHECKED: Final = SINGLE | _REQUIRED
+_STATUS: Final = {f"{code}": code for code in range(100, 700)}
+_get_name = NAMES.get
+_is_disjoint = NAMES.keys().isdisjoint
+_head_end = re.compile(rb"\r?\n\r?\n").search
+_line_end = re.compile(r"\n(?![ \t])").split
+_rport = re.compile(r";[ \t]*rport[ \t]*(?:=[ \t]*[0-9]*[ \t]*)?(?=[;,\r\n]|\Z)", re.IGNORECASE).search
+_received = re.compile(r";[ \t]*received[ \t]*=[ \t]*[^;,\s]*", re.IGNORECASE).search
+
+
+class CSeq(NamedTuple):
+    """Holds the value of CSeq (RFC 3261 20.16)."""
+
+    number: int
+    method: str
+
+
+class Message:
+    """Holds one received message: its lines, its body, and what was read from them so far."""
+
+    __slots__ = (
+        "_bad", "_call_id", "_contacts", "_cseq", "_from", "_record_routes", "_routes", "_to", "_via", "_vias",
+        "body", "limits", "lines", "names",
+    )
+
+    def __init__(self, lines: list[str], names: list[str], body: bytes, limits: Limits) -> None:
+        self.lines = lines
+        self.names = names
+        self.body = body
+        self.limits = limits
+        self._bad: dict[str, tuple[str, int]] | None = None
+        self._via: Via | None = None
+        self._vias: list[Via] | None = None
+        self._from: NameAddr | None = None
+        self._to: NameAddr | None = None
+        self._call_id: str | None = None
+        self._cseq: CSeq | None = None
+        self._contacts: list[Contact] | None = None
+        self._routes: list[NameAddr] | None = None
+        self._record_routes: list[NameAddr] | None = None
+
+    @property
+    def method(self) -> str:
+        """The method of the request line, or of CSeq in a response."""
+        return self.cseq.method
+
+    # Raw access
+
+    def value(self, index: int) -> str:
+        """Return the value of the header in ``lines[index]``, unfolded and stripped."""
+        text = self.lines[index].partition(":")[2].strip(" \t\r\n")
+        return unfold(text) if "\n" in text else text
+
+    def header(self, name: str) -> str | None:
+        """Return the first value line of that header, unfolded and stripped, or ``None``.
+
+        ``name``: any spelling, compact forms included. A comma-separated list comes whole."""
+        name = canonical(name)
+        return self.value(self.names.index(name)) if name in self.names else None
+
+    def headers(self, name: str) -> list[str]:
+        """Return every value line of that header in order, unfolded and stripped."""
+        return [self.value(index) for index in self.positions(name)]
+
+    def positions(self, name: str) -> list[int]:
+        """Return the indexes in ``lines`` of that header, in order."""
+        name = canonical(name)
+        return [index for index, known in enumerate(self.names) if known == name]
+
+    def values(self, name: str) -> list[str]:
+        """Return every single value of a header that holds lists: lines split at their commas."""
+        lines = self.headers(name)
+        if len(lines) == 1:
+            return parse_list(lines[0])
+        return [value for line in lines for value in parse_list(line)]
+
+    # Values, read on first touch and kept
+
+    def _read(self, name: str, read: Callable[[Message], T]) -> T:
+        """Call ``read`` and remember if the value is malformed; says which header and which message it was."""
+        bad = self._bad
+        if bad is not None and name in bad:
+            raise MalformedMessage(*bad[name], self)
+        try:
+            return read(self)
+        except MalformedMessage as error:
+            if bad is None:
+                bad = self._bad = {}
+            bad[name] = (f"{error.reason} ({name})", error.status)
+        raise MalformedMessage(*bad[name], self)
+
+    @property
+    def via(self) -> Via:
+        """The top Via."""
+        via = self._via
+        if via is None:
+            via = self._via = self._read("Via", _read_via)
+        return via
+
+    @property
+    def vias(self) -> list[Via]:
+        """Every Via, the top one first."""
+        vias = self._vias
+        if vias is None:
+            vias = self._vias = self._read("Via", _read_vias)
+        return vias
+
+    @property
+    def from_(self) -> NameAddr:
+        """From (RFC 3261 20.20)."""
+        address = self._from
+        if address is None:
+            address = self._from = self._read("From", _read_from)
+        return address
+
+    @property
+    def to(self) -> NameAddr:
+        """To (RFC 3261 20.39)."""
+        address = self._to
+        if address is None:
+            address = self._to = self._read("To", _read_to)
+        return address
+
+    @property
+    def from_tag(self) -> str | None:
+        """The tag of From, ``None`` from an RFC 2543 client."""
+        return self.from_.tag
+
+    @property
+    def to_tag(self) -> str | None:
+        """The tag of To, ``None`` outside a dialog."""
+        return self.to.tag
+
+    @property
+    def call_id(self) -> str:
+        """Call-ID (RFC 3261 20.8), compared octet by octet."""
+        call_id = self._call_id
+        if call_id is None:
+            call_id = self._call_id = self._read("Call-ID", _read_call_id)
+        return call_id
+
+    @property
+    def cseq(self) -> CSeq:
+        """CSeq (RFC 3261 20.16)."""
+        cseq = self._cseq
+        if cseq is None:
+            cseq = self._cseq = self._read("CSeq", _read_cseq)
+        return cseq
+
+    @property
+    def contacts(self) -> list[Contact]:
+        """Every Contact value in order; a lone ``*`` has ``star``."""
+        contacts = self._contacts
+        if contacts is None:
+            contacts = self._contacts = self._read("Contact", _read_contacts)
+        return contacts
+
+    @property
+    def routes(self) -> list[NameAddr]:
+        """Every Route value in order."""
+        routes = self._routes
+        if routes is None:
+            routes = self._routes = self._read("Route", _read_routes)
+        return routes
+
+    @property
+    def record_routes(self) -> list[NameAddr]:
+        """Every Record-Route value in order."""
+        routes = self._record_routes
+        if routes is None:
+            routes = self._record_routes = self._read("Record-Route", _read_record_routes)
+        return routes
+
+    @property
+    def max_forwards(self) -> int | None:
+        """Max-Forwards, 0..255, or ``None`` if absent (RFC 3261 20.22)."""
+        names = self.names
+        if "max-forwards" not in names:
+            return None
+        text = self.lines[names.index("max-forwards")].partition(":")[2].strip(" \t\r\n")
+        return self._number(text, self.limits.max_forwards, "Max-Forwards")
+
+    @property
+    def expires(self) -> int | None:
+        """Expires in seconds, or ``None`` if absent (RFC 3261 20.19). Not for Contact's own parameter."""
+        text = self.header("expires")
+        return None if text is None else self._number(text, self.limits.expires, "Expires")
+
+    @property
+    def content_length(self) -> int | None:
+        """What Content-Length says, or ``None`` if absent; ``len(body)`` never exceeds it."""
+        text = self.header("content-length")
+        return None if text is None else self._number(text, self.limits.body, "Content-Length")
+
+    @property
+    def content_type(self) -> str | None:
+        """Content-Type as it stands, parameters included, or ``None`` if absent."""
+        return self.header("content-type")
+
+    def _number(self, text: str, limit: int, what: str) -> int:
+        try:
+            return parse_uint(text, limit, what)
+        except MalformedMessage as error:
+            error.message = self
+            raise
+
+    # Checking
+
+    def check(self) -> None:
+        """Refuse what no element may process (RFC 3261 8.2.2, 16.3 step 1, 18.3; RFC 4475 3.1.2).
+
+        Raises ``MalformedMessage`` with the status to answer (a bad response is dropped). What is left to the
+        transaction user: 416, 420, 483, 415, 406 and all that depends on who it is."""
+        names = self.names
+        found = [name for name in names if name in _CHECKED]
+        kinds = set(found)
+        if not kinds.issuperset(_REQUIRED):
+            missing = ", ".join(sorted(_REQUIRED - kinds))
+            raise MalformedMessage(f"Missing header ({missing})", message=self)
+        if len(found) != len(kinds):
+            self._check_repeated(found)
+        self.via.params  # noqa: B018 - reading is the check
+        self.from_.tag  # noqa: B018
+        self.to.tag  # noqa: B018
+        self.call_id  # noqa: B018
+        self.max_forwards  # noqa: B018
+        if "expires" in kinds:
+            self.expires  # noqa: B018
+
+    def _check_repeated(self, found: list[str]) -> None:
+        vias = found.count("via")
+        if vias > self.limits.vias:
+            raise MalformedMessage("Too many Vias", message=self)
+        singles = [name for name in found if name in SINGLE]
+        if len(singles) != len(set(singles)):
+            raise MalformedMessage("Repeated header", message=self)
+
+
+class Request(Message):
+    """Holds a received request. ``uri`` is the Request-URI as text."""
+
+    __slots__ = ("_request_uri", "method", "uri")
+
+    method: str
+
+    def __init__(
+        self, method: str, uri: str, lines: list[str], names: list[str], body: bytes, limits: Limits,
+    ) -> None:
+        Message.__init__(self, lines, names, body, limits)
+        self.method = method
+        self.uri = uri
+        self._request_uri: Uri | None = None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.uri}>"
+
+    @property
+    def request_uri(self) -> Uri:
+        """The Request-URI, read on first touch."""
+        uri = self._request_uri
+        if uri is None:
+            uri = self._request_uri = self._read("Request-URI", _read_request_uri)
+        return uri
+
+    def check(self) -> None:
+        """Refuse what no element may process; see ``Message.check``."""
+        uri = self.request_uri
+        if uri.headers:
+            # RFC 3261 19.1.1: no headers here; forwarding them could make them real (RFC 4475 3.1.2.11)
+            raise MalformedMessage("Headers in Request-URI", message=self)
+        Message.check(self)
+        if self.cseq.method != self.method:
+            raise MalformedMessage("CSeq method does not match", message=self)
+        if self.method == "REGISTER":
+            self.contacts  # noqa: B018
+
+
+class Response(Message):
+    """Holds a received response. ``status``: 100..699; ``reason``: the phrase, "" if there is none."""
+
+    __slots__ = ("reason", "status")
+
+    def __init__(
+        self, status: int, reason: str, lines: list[str], names: list[str], body: bytes, limits: Limits,
+    ) -> None:
+        Message.__init__(self, lines, names, body, limits)
+        self.status = status
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.reason}>"
+
+    def check(self) -> None:
+        """Refuse what cannot be matched or forwarded; see ``Message.check``."""
+        Message.check(self)
+        self.cseq  # noqa: B018
+
+
+def is_keepalive(data: bytes) -> bool:
+    """Tell whether a datagram is no message but a keep-alive: nothing, or only CR, LF, blanks and NULs.
+
+    RFC 5626 3.5.1 and 4.4.1 (CRLF); phones behind NAT also send four NULs or a blank."""
+    return not data.strip(b"\r\n\t \x00")
+
+
+def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
+    """Read one datagram, or one frame cut from a stream (RFC 3261 7, 18.3).
+
+    Raises ``MalformedMessage`` and nothing else. Octets after Content-Length are left out; without that header the
+    body is the rest. Its ``message`` is what could be read, so that a request can be answered."""
+    if len(data) > limits.message:
+        raise MalformedMessage("Message Too Large", 513)
+    end = data.find(b"\r\n\r\n")
+    text = data[:end].decode("utf-8", "surrogateescape") if end > 0 else ""
+    lines = text.split("\r\n")
+    names: list[str] = [_get_name(line.partition(":")[0]) for line in lines]  # type: ignore[misc]
+    names[0] = _START
+    breaks = len(lines) - 1
+    error = ""
+    if (
+        None in names or not _is_disjoint(lines) or not breaks
+        or text.count("\n") != breaks or text.count("\r") != breaks
+    ):
+        lines, names, end, error = _cut_carefully(data, limits)
+        body = data[end:]
+    else:
+        body = data[end + 4:]
+    message = _start(lines, names, body, limits)
+    if "content-length" in names:
+        index = names.index("content-length")
+        digits = lines[index].partition(":")[2].strip(" \t\r\n")
+        size = int(digits) if len(digits) < 10 and digits.isdigit() and digits.isascii() else -1
+        if size != len(body):
+            error = error or _fit_body(message, digits)
+        if names.count("content-length") > 1:
+            error = error or "Repeated Content-Length"
+    if error:
+        raise MalformedMessage(error, message=message)
+    if len(lines) > limits.headers or len(data) > limits.header:
+        _check_sizes(message)
+    return message
+
+
+def _start(lines: list[str], names: list[str], body: bytes, limits: Limits) -> Request | Response:
+    """Read the start line (RFC 3261 7.1, 7.2) and make the message."""
+    start = lines[0]
+    if start[:8] == "SIP/2.0 " or start[:4].upper() == "SIP/":
+        version, _, rest = start.partition(" ")
+        code, _, reason = rest.partition(" ")
+        status = _STATUS.get(code)
+        if status is None or "\n" in reason or version.upper() != "SIP/2.0":
+            raise MalformedMessage("Bad status line")
+        return Response(status, reason, lines, names, body, limits)
+    parts = start.split(" ")
+    if len(parts) != 3 or not parts[1] or "\n" in start or "\t" in start:
+        raise MalformedMessage("Bad request line", message=_partial(lines, names, limits))
+    method, uri, version = parts
+    message = Request(method, uri, lines, names, body, limits)
+    if method not in METHODS and (len(method) > limits.method or not is_token(method)):
+        raise MalformedMessage("Bad method", message=message)
+    if version != "SIP/2.0" and version.upper() != "SIP/2.0":
+        status = 505 if version[:4].upper() == "SIP/" else 400
+        raise MalformedMessage("Version Not Supported" if status == 505 else "Bad request line", status, message)
+    if len(uri) > limits.uri:
+        raise MalformedMessage("Request-URI Too Long", 414, message)
+    return message
+
+
+def _partial(lines: list[str], names: list[str], limits: Limits) -> Request | None:
+    """Make a request of a head whose request line is broken, if it is one: enough to answer 400."""
+    words = lines[0].split()
+    if len(words) < 2 or not is_token(words[0]):
+        return None
+    return Request(words[0], words[1], lines, names, b"", limits)
+
+
+def _cut_carefully(data: bytes, limits: Limits) -> tuple[list[str], list[str], int, str]:
+    """Cut a head with unusual things in it: lines, names, where the body begins, and the first error or ""."""
+    error = ""
+    begin = len(data) - len(data.lstrip(b"\r\n"))
+    found = _head_end(data, begin)
+    if found is None:
+        error = "Incomplete head"
+        head, end = data[begin:], len(data)
+    else:
+        head, end = data[begin:found.start()], found.end()
+    text = head.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    if found is None:
+        text = text.rstrip("\n")
+    if "\r" in text:
+        error = error or "Bare CR"
+        text = text.replace("\r", " ")
+    lines = _line_end(text)
+    if len(lines) > limits.headers + 1:
+        raise MalformedMessage("Too many headers")
+    names = [_START]
+    for index in range(1, len(lines)):
+        line = lines[index]
+        if "\n" in line:
+            lines[index] = line.replace("\n", "\r\n")
+        name, colon, _ = line.partition(":")
+        known = _get_name(name) if colon else None
+        if known is None:
+            name = name.strip(" \t\n")
+            if not colon or not is_token(name):
+                error = error or "Bad header line"
+                known = _BAD
+            else:
+                known = canonical(name)
+        names.append(known)
+    return lines, names, end, error
+
+
+def _fit_body(message: Message, digits: str) -> str:
+    """Cut the body to Content-Length (RFC 3261 18.3); returns what is wrong, or ""."""
+    try:
+        size = parse_uint(digits, message.limits.message, "Content-Length")
+    except MalformedMessage as error:
+        return error.reason
+    if size > len(message.body):
+        return "Content-Length exceeds the message"
+    message.body = message.body[:size]
+    return ""
+
+
+def _check_sizes(message: Message) -> None:
+    limits = message.limits
+    if len(message.lines) > limits.headers + 1:
+        raise MalformedMessage("Too many headers", message=message)
+    if any(len(line) > limits.header for line in message.lines):
+        raise MalformedMessage("Header too long", message=message)
+    if len(message.body) > limits.body:
+        raise MalformedMessage("Message Too Large", 513, message)
+
+
+# Readers of the lazy values
+
+
+def _first(message: Message, name: str) -> str:
+    names = message.names
+    if name not in names:
+        raise MalformedMessage("Missing header")
+    text = message.lines[names.index(name)].partition(":")[2]
+    return unfold(text) if "\n" in text else text
+
+
+def _read_via(message: Message) -> Via:
+    text = _first(message, "via")
+    if "," in text:
+        text = text[:split_first(text)]
+    return Via.parse(text)
+
+
+def _read_vias(message: Message) -> list[Via]:
+    values = message.values("via")
+    if len(values) > message.limits.vias:
+        raise MalformedMessage("Too many values")
+    return [Via.parse(value) for value in values]
+
+
+def _read_from(message: Message) -> NameAddr:
+    return NameAddr.parse(_first(message, "from"))
+
+
+def _read_to(message: Message) -> NameAddr:
+    return NameAddr.parse(_first(message, "to"))
+
+
+def _read_call_id(message: Message) -> str:
+    text = _first(message, "call-id").strip(" \t\r\n")
+    if not text or " " in text or "\t" in text or "\r" in text:
+        raise MalformedMessage("Bad value")
+    return text
+
+
+def _read_cseq(message: Message) -> CSeq:
+    digits, _, method = _first(message, "cseq").strip(" \t\r\n").partition(" ")
+    if method not in METHODS:
+        if "\t" in digits or not method:
+            digits, _, method = digits.partition("\t")
+        method = method.lstrip(" \t")
+        if not is_token(method):
+            raise MalformedMessage("Bad value")
+    return CSeq(parse_uint(digits, message.limits.cseq), method)
+
+
+def _read_contacts(message: Message) -> list[Contact]:
+    values = message.values("contact")
+    if len(values) > message.limits.contacts:
+        raise MalformedMessage("Too many values")
+    contacts = [Contact.parse(value) for value in values]
+    if len(contacts) > 1 and any(contact.star for contact in contacts):
+        raise MalformedMessage("* among other values")
+    return contacts
+
+
+def _read_routes(message: Message) -> list[NameAddr]:
+    return [NameAddr.parse(value) for value in message.values("route")]
+
+
+def _read_record_routes(message: Message) -> list[NameAddr]:
+    return [NameAddr.parse(value) for value in message.values("record-route")]
+
+
+def _read_request_uri(message: Message) -> Uri:
+    assert isinstance(message, Request)
+    return Uri.parse(message.uri)
+
+
+def stamp_via(request: Message, host: str, port: int, *, force_rport: bool = False) -> None:
+    """Write into the top Via where the request really came from (RFC 3261 18.2.1, RFC 3581 4).
+
+    ``host``: numeric source address without brackets. ``received`` is set when it differs from sent-by, when rport
+    was asked for, or where the sender put one itself; ``rport`` when asked for, or with ``force_rport``.
+    May be called again. Raises ``MalformedMessage`` for a Via that cannot be read."""
+    via = request.via
+    params = via.params
+    wants_rport = force_rport or "rport" in params
+    if not wants_rport and "received" not in params and (via.host == host or via.address == host):
+        return
+    index = request.names.index("via")
+    line = request.lines[index]
+    colon = line.index(":") + 1
+    end = split_first(line, colon)
+    if '"' in via.params_text or via.comment:
+        params = dict(params)
+        if wants_rport:
+            params["rport"] = str(port)
+        params["received"] = host
+        text = " " + str(Via(via.protocol, via.transport, via.host, via.port, write_params(params), via.comment))
+    else:
+        text = line[colon:end].rstrip(" \t\r\n")
+        if wants_rport:
+            text = _set_param(text, _rport(text), f";rport={port}")
+        text = _set_param(text, _received(text), f";received={host}")
+    request.lines[index] = line[:colon] + text + line[end:]
+    request._via = request._vias = None
+
+
+def _set_param(text: str, found: re.Match[str] | None, param: str) -> str:
+    if found is None:
+        return text + param
+    return text[:found.start()] + param + text[found.end():]
