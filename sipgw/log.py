@@ -1,0 +1,137 @@
+"""The log: OpenSIPS's levels on ``twisted.logger``, one line for each event.
+
+OpenSIPS counts from -3 (alert) to 4 (debug); Twisted has five names. An event of ours carries its OpenSIPS level, so that the
+line shows what the script wrote. Whatever a peer sent stands escaped in the line: no message can begin a line of its own
+(P26). A traceback, which only a bug of sipgw produces, is kept whole, each of its lines marked."""
+
+from __future__ import annotations
+
+import re
+import sys
+import syslog
+import time
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+from twisted.logger import ILogObserver, Logger, LogLevel, formatEvent
+from zope.interface import implementer
+
+LEVELS: Mapping[int, tuple[str, LogLevel, int]] = {
+    -3: ("ALERT", LogLevel.critical, syslog.LOG_ALERT),
+    -2: ("CRITICAL", LogLevel.critical, syslog.LOG_CRIT),
+    -1: ("ERROR", LogLevel.error, syslog.LOG_ERR),
+    1: ("WARNING", LogLevel.warn, syslog.LOG_WARNING),
+    2: ("NOTICE", LogLevel.info, syslog.LOG_NOTICE),
+    3: ("INFO", LogLevel.info, syslog.LOG_INFO),
+    4: ("DBG", LogLevel.debug, syslog.LOG_DEBUG),
+}
+"""OpenSIPS's level: its name in a line, Twisted's level, syslog's priority. 0, which OpenSIPS leaves out, is taken as 1."""
+
+_FOREIGN: Mapping[LogLevel, int] = {
+    LogLevel.critical: -2,
+    LogLevel.error: -1,
+    LogLevel.warn: 1,
+    LogLevel.info: 3,
+    LogLevel.debug: 4,
+}
+"""The level of an event that Twisted or a library emits."""
+
+FACILITIES = frozenset(
+    f"LOG_{name}"
+    for name in "AUTH AUTHPRIV CRON DAEMON KERN LPR MAIL NEWS SYSLOG USER UUCP".split() + [f"LOCAL{n}" for n in range(8)]
+)
+"""What ``syslog_facility`` may be."""
+
+LONGEST = 4096
+"""Characters of one line at most (OpenSIPS's ``log_msg_buf_size``)."""
+
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_logger = Logger(namespace="sipgw")
+
+
+def one_line(text: str) -> str:
+    """Escape what would break the line or steer a terminal; bytes that are not UTF-8 (surrogates) are shown as they came."""
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + f"... ({len(text)} characters)"
+    return _CONTROL.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    char = found.group()
+    known = {"\n": "\\n", "\r": "\\r"}.get(char)
+    if known is not None:
+        return known
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def level_of(number: int) -> int:
+    """Bring any number a script may give to one of ``LEVELS``, as OpenSIPS does."""
+    number = max(-3, min(4, number))
+    return number or 1
+
+
+def log(level: int, text: str) -> None:
+    """Write one line at an OpenSIPS level; whoever calls has compared it with the level in force."""
+    number = level_of(level)
+    _logger.emit(LEVELS[number][1], "{text}", text=text.rstrip("\n"), opensips=number)
+
+
+@implementer(ILogObserver)
+class LineObserver:
+    """Writes events as lines: ``write(syslog priority, line)``.
+
+    Twisted's own chatter is shown when it warns of something. ``prefix``: the script's ``log_prefix``. ``most``: the highest
+    level that is written (``stderror_level_filter``), 0 for all."""
+
+    def __init__(self, write: Callable[[int, str], None], prefix: str = "", most: int = 0) -> None:
+        self._write = write
+        self.mark = f"{prefix}: " if prefix else ""
+        self.most = most or max(LEVELS)
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Take one event of ``twisted.logger``."""
+        level = event.get("opensips")
+        if level is None:
+            level = _FOREIGN.get(event.get("log_level", LogLevel.info), 3)
+            if level > 1:
+                return
+        if level > self.most:
+            return
+        name, _, priority = LEVELS[level]
+        self._write(priority, f"{self.mark}{name}: {one_line(formatEvent(dict(event)))}")
+        failure = event.get("log_failure")
+        if failure is not None:
+            for line in failure.getTraceback().rstrip("\n").split("\n"):
+                self._write(priority, f"{self.mark}{name}: | {one_line(line)}")
+
+
+def to_stream(stream: IO[str] | None = None, clock: Callable[[], float] = time.time) -> Callable[[int, str], None]:
+    """Write lines to ``stream`` (stderr), each with the date, and at once; a stream that has gone is no error."""
+
+    def write(_priority: int, line: str) -> None:
+        now = clock()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
+        out = stream or sys.__stderr__
+        try:
+            if out is not None:
+                out.write(f"{stamp}.{int(now * 1000) % 1000:03d} {line}\n")
+                out.flush()
+        except (OSError, ValueError):
+            pass
+
+    return write
+
+
+def to_syslog(name: str, facility: str) -> Callable[[int, str], None]:
+    """Write lines to syslog as ``name`` (``syslog_name``) in ``facility`` (``LOG_DAEMON``); ``ValueError`` if it is none."""
+    if facility not in FACILITIES:
+        raise ValueError(f"there is no syslog facility {facility}; there are {', '.join(sorted(FACILITIES))}")
+    syslog.openlog(name, syslog.LOG_PID, getattr(syslog, facility))
+
+    def write(priority: int, line: str) -> None:
+        syslog.syslog(priority, line)
+
+    return write
