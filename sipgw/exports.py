@@ -24,6 +24,7 @@ first test. Everything else (compiler, MI, statistics, ``sipgw exports``, the ma
 
 from __future__ import annotations
 
+import enum
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -122,10 +123,20 @@ def function(routes: RouteKind = ANY, *, name: str | None = None) -> Callable[[F
     return lambda method: _mark(method, "function", name, routes=routes)
 
 
-def mi(name: str | None = None, *, alias: str | tuple[str, ...] = ()) -> Callable[[F], F]:
-    """A management command ``module:name``, bound by its parameters' names; ``alias``: its names in older releases."""
+def mi(
+    name: str | None = None,
+    *,
+    alias: str | tuple[str, ...] = (),
+    module: str = "",
+    recipes: tuple[tuple[str, ...], ...] | None = None,
+) -> Callable[[F], F]:
+    """A management command ``module:name``, bound by its parameters' names; ``alias``: its names in older releases.
+
+    Parameters are ``int``, ``str``, ``list[str]``, or ``Any`` for whatever JSON holds. ``module``: the first part of its name,
+    where that is not the module's own. ``recipes``: the lists of parameters it takes, where they are not simply those without
+    a default, then one optional after the other. A command that returns None answers "OK"."""
     aliases = (alias,) if isinstance(alias, str) else alias
-    return lambda method: _mark(method, "mi", name, aliases=aliases)
+    return lambda method: _mark(method, "mi", name, aliases=aliases, module=module, recipes=recipes)
 
 
 def pvar(
@@ -242,9 +253,28 @@ def _parameter(owner: str, parameter: inspect.Parameter, annotation: Any) -> Par
     return Parameter(parameter.name, kind, optional, check=check)
 
 
+class ArgumentKind(enum.Enum):
+    """What a management command wants of an argument; numbers and their text turn into one another."""
+
+    INT = "int"
+    STR = "str"
+    LIST = "list of str"
+    JSON = "any JSON value"
+
+
+_ARGUMENTS: Mapping[Any, ArgumentKind] = {
+    int: ArgumentKind.INT,
+    str: ArgumentKind.STR,
+    list[str]: ArgumentKind.LIST,
+    Any: ArgumentKind.JSON,
+}
+
+
 @dataclass(frozen=True)
 class Command:
-    """One management command: ``call(**arguments)`` on the module's instance; it may be a coroutine function."""
+    """One management command: ``call(**arguments)`` on the module's instance; it may be a coroutine function.
+
+    ``module`` is the first part of its name; ``kinds`` says what each parameter wants."""
 
     module: str
     name: str
@@ -252,7 +282,8 @@ class Command:
     help: str
     call: Callable[..., Any]
     parameters: tuple[inspect.Parameter, ...]
-    types: Mapping[str, Any]
+    kinds: Mapping[str, ArgumentKind]
+    given_recipes: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def full(self) -> str:
@@ -262,6 +293,8 @@ class Command:
     @property
     def recipes(self) -> list[list[str]]:
         """The lists of parameters it can be called with, shortest first."""
+        if self.given_recipes is not None:
+            return [list(recipe) for recipe in self.given_recipes]
         required = [p.name for p in self.parameters if p.default is inspect.Parameter.empty]
         optional = [p.name for p in self.parameters if p.default is not inspect.Parameter.empty]
         return [required + optional[:count] for count in range(len(optional) + 1)]
@@ -375,12 +408,11 @@ class Module:
         for attribute, doc, mark in self.exports.functions:
             if mark.what == "mi":
                 call = getattr(self, attribute)
-                signature = inspect.signature(call)
-                types = typing.get_type_hints(getattr(type(self), attribute))
-                parameters = tuple(signature.parameters.values())
-                found.append(
-                    Command(self.name, mark.name, tuple(mark.options["aliases"]), doc, call, parameters, types)
-                )
+                options = mark.options
+                module = options["module"] or self.name.removeprefix("proto_")
+                parameters, kinds = _arguments(type(self), mark, getattr(type(self), attribute))
+                aliases = tuple(options["aliases"])
+                found.append(Command(module, mark.name, aliases, doc, call, parameters, kinds, options["recipes"]))
         return found
 
     def periodic(self) -> list[tuple[float, Callable[[], Any]]]:
@@ -414,6 +446,30 @@ def _function(cls: type[Module], mark: _Exported, method: Callable[..., Any], ca
     )
 
 
+def _arguments(
+    cls: type[Module], mark: _Exported, method: Callable[..., Any]
+) -> tuple[tuple[inspect.Parameter, ...], dict[str, ArgumentKind]]:
+    """The parameters of one management command, each with what it wants."""
+    owner = f"{cls.name}.{mark.name}"
+    hints = typing.get_type_hints(method)
+    parameters = tuple(inspect.signature(method).parameters.values())[1:]
+    kinds: dict[str, ArgumentKind] = {}
+    for parameter in parameters:
+        annotation = hints.get(parameter.name)
+        arms = [arm for arm in get_args(annotation) if arm is not NoneType]
+        if get_origin(annotation) in (Union, UnionType) and len(arms) == 1:
+            annotation = arms[0]
+        kind = _ARGUMENTS.get(annotation)
+        if kind is None:
+            raise Misdeclared(f"{owner}: parameter {parameter.name} has no type that a command can take: {annotation!r}")
+        kinds[parameter.name] = kind
+    required = {p.name for p in parameters if p.default is inspect.Parameter.empty}
+    for recipe in mark.options["recipes"] or ():
+        if not required <= set(recipe) <= set(kinds):
+            raise Misdeclared(f"{owner}: the recipe {recipe} does not fit its parameters")
+    return parameters, kinds
+
+
 def _gather(cls: type[Module]) -> Exports:
     """Read the declarations of ``cls`` and of the module classes it extends, checking each."""
     exports = Exports(cls.name)
@@ -436,6 +492,8 @@ def _gather(cls: type[Module]) -> Exports:
                 exports.functions.append((attribute, doc.partition("\n")[0], mark))
                 if mark.what == "function":
                     _function(cls, mark, value, value)
+                elif mark.what == "mi":
+                    _arguments(cls, mark, value)
     return exports
 
 

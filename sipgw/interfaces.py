@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from sipgw.exports import Command
     from sipgw.statistics import Statistics
 
 
@@ -17,8 +18,14 @@ class Commands(Protocol):
     async def call(self, method: str, params: list[Any] | dict[str, Any] | None = None) -> Any:
         """Run one command; its result, or an ``MIError``."""
 
+    async def answer(self, data: bytes, pretty: bool = False) -> Iterator[bytes] | None:
+        """Answer one JSON-RPC request in pieces to be sent as the peer takes them; None where nothing is to be said."""
+
     def names(self) -> list[str]:
         """The canonical names, in order."""
+
+    def find(self, name: str) -> Command:
+        """The command of that canonical, older or unambiguous local name, or an ``MIError``."""
 
 
 class Server(Protocol):

@@ -10,6 +10,7 @@ from sipgw import exports
 from sipgw.exports import (
     FAILURE,
     REQUEST,
+    ArgumentKind,
     Constant,
     Misdeclared,
     Module,
@@ -102,6 +103,28 @@ class DeclaredTests(SynchronousTestCase):
             (command.full, command.aliases, command.help), ("greylist:forget", ("grey_forget",), "Drop one caller.")
         )
         self.assertEqual(command.recipes, [["caller"], ["caller", "all"]])
+        self.assertEqual(command.kinds, {"caller": ArgumentKind.STR, "all": ArgumentKind.INT})
+
+    def test_command_names(self) -> None:
+        """A command may bear another module's name and recipes of its own; ``proto_`` is not part of a name."""
+
+        class Proto(Module):
+            """A transport."""
+
+            name = "proto_x"
+
+            @mi(recipes=(("id",), ("pid", "id")))
+            def trace(self, id: int, pid: int = 0) -> None:
+                """Trace."""
+
+            @mi("get", module="statistics")
+            def get_them(self, names: list[str], rest: Any = None) -> None:
+                """Get."""
+
+        trace, get = Proto().commands()
+        self.assertEqual((trace.full, get.full), ("x:trace", "statistics:get"))
+        self.assertEqual(trace.recipes, [["id"], ["pid", "id"]])
+        self.assertEqual(get.kinds, {"names": ArgumentKind.LIST, "rest": ArgumentKind.JSON})
 
     def test_depends(self) -> None:
         """What a module depends on is part of its symbols."""
@@ -140,6 +163,20 @@ class RefusedTests(SynchronousTestCase):
 
         self.refuse({"__doc__": "Bad.", "listed": listed}, "no type that a script can give")
         self.refuse({"__doc__": "Bad.", "text": text}, "its result must be bool, int or None")
+
+    def test_command(self) -> None:
+        """A command whose parameter JSON cannot give, or whose recipes do not fit, is refused."""
+
+        @mi()
+        def halve(self: Any, part: float) -> None:
+            """Halve."""
+
+        @mi(recipes=((),))
+        def take(self: Any, part: int) -> None:
+            """Take."""
+
+        self.refuse({"__doc__": "Bad.", "halve": halve}, "no type that a command can take")
+        self.refuse({"__doc__": "Bad.", "take": take}, "recipe () does not fit")
 
     def test_param_type(self) -> None:
         """A modparam must be an int or a str."""
