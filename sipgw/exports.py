@@ -14,9 +14,11 @@
 
 Annotations replace OpenSIPS's fixups. Of a function's parameter: ``int`` INT; ``str`` STR with variables expanded; ``Raw`` the
 text untouched; ``Constant`` a string without variables; ``Regex`` a compiled pattern; ``Writable`` a variable that can be set;
-``RouteName``, ``Flag``, ``BranchFlag``, ``SocketName`` the usual fixups; ``T | None = None`` optional; ``Annotated[T, check]``
-any fixup of one's own: ``check(value)`` turns a constant into what the function wants or raises ``ValueError`` with what to
-write instead. Of its result: ``bool`` 1 or -1, ``int`` as it is (0 ends the script), ``None`` 1. ``async def`` may wait.
+``RouteName``, ``Flag``, ``SocketName`` the usual fixups; ``HeaderText`` STR without line ends in its variables; ``T | None``
+optional, and None is what the function receives then (a default is needed only where Python wants one);
+``Annotated[T, check]`` any fixup of one's own: ``check(value)`` turns a constant into what the function wants or raises
+``ValueError`` with what to write instead. Of its result: ``bool`` 1 or -1, ``int`` as it is (0 ends the script), ``None`` 1.
+``async def`` may wait.
 
 ``__init_subclass__`` collects the exports and refuses one without types or docstring, so that a bad module fails in its own
 first test. Everything else (compiler, MI, statistics, ``sipgw exports``, the manual) reads ``Module.exports``.
@@ -89,10 +91,13 @@ class Fixup:
 
     kind: Kind
     route: RouteKind = REQUEST
+    guarded: bool = False
 
 
 Raw = Annotated[str, Fixup(Kind.RAW)]
 Constant = Annotated[str, Fixup(Kind.STATIC)]
+HeaderText = Annotated[str, Fixup(Kind.STR, guarded=True)]
+"""A text that becomes part of a message's head: what a variable puts into it may not have a CR, LF or NUL (hardening P5)."""
 Regex = Annotated[Pattern, Fixup(Kind.REGEX)]
 Flag = Annotated[int, Fixup(Kind.FLAG)]
 """The name of a message flag; the function receives its bit mask."""
@@ -240,13 +245,14 @@ def _parameter(owner: str, parameter: inspect.Parameter, annotation: Any) -> Par
             annotation = base
         elif origin in (Union, UnionType):
             rest = [arm for arm in get_args(annotation) if arm is not NoneType]
+            optional = optional or len(rest) < len(get_args(annotation))
             if len(rest) != 1:
                 raise Misdeclared(f"{owner}: parameter {parameter.name} has more than one type")
             annotation = rest[0]
         else:
             break
     if fixup is not None:
-        return Parameter(parameter.name, fixup.kind, optional, fixup.route, check)
+        return Parameter(parameter.name, fixup.kind, optional, fixup.route, check, fixup.guarded)
     kind = _KINDS.get(annotation)
     if kind is None:
         raise Misdeclared(f"{owner}: parameter {parameter.name} has no type that a script can give: {annotation!r}")

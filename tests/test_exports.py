@@ -12,6 +12,7 @@ from sipgw.exports import (
     REQUEST,
     ArgumentKind,
     Constant,
+    HeaderText,
     Misdeclared,
     Module,
     Writable,
@@ -80,6 +81,22 @@ class DeclaredTests(SynchronousTestCase):
         )
         self.assertEqual([p.kind for p in load.parameters], [Kind.STATIC, Kind.INT])
         self.assertEqual((load.returns, load.waits, load.parameters[1].check), ("int", True, abs))
+
+    def test_optional_in_the_middle(self) -> None:
+        """``T | None`` is optional even where the parameters after it are not; guarded text is marked."""
+
+        class Middle(Module):
+            """Has an optional parameter before a needed one."""
+
+            @function()
+            def build(self, run: Any, one: str | None, two: HeaderText, three: HeaderText | None) -> bool:
+                """Build."""
+                return one is None
+
+        (build,) = Middle.declared().functions
+        self.assertEqual([(p.kind, p.optional, p.guarded) for p in build.parameters],
+                         [(Kind.STR, True, False), (Kind.STR, False, True), (Kind.STR, True, True)])
+        self.assertEqual(build.required, 2)
 
     def test_bound(self) -> None:
         """An instance gives functions that run on it, and statistics that count."""

@@ -70,6 +70,9 @@ class Parameter:
     """For `Kind.ROUTE`: which blocks the name is looked for in (t_on_failure: FAILURE)."""
     check: Callable[[Any], object] | None = None
     """Called with a constant argument when the configuration is read; raises ValueError to refuse it."""
+    guarded: bool = False
+    """Whether a CR, LF or NUL in what a variable puts into the argument makes the call fail (hardening P5): the literal text
+    of the script may have them, and a variable that is the whole argument may end with CRLF."""
 
 
 @dataclass(frozen=True, slots=True)
