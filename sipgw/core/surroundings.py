@@ -1,0 +1,156 @@
+"""What a script may ask of the server around its message: sockets, names that are ours, levels, flags, the time.
+
+It is the lower half of the transaction user, apart so that it can be read alone (``script.run.Surroundings`` is its shape)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+from sipgw.script.run import FlagNames, Socket
+from sipgw.sip.errors import MalformedMessage
+from sipgw.sip.uri import Uri
+
+DEFAULT_PORTS = {"udp": 5060, "tcp": 5060, "tls": 5061, "ws": 80, "wss": 443}
+"""The port of each transport where none is written (RFC 3261 19.1.2; RFC 7118 for WebSockets)."""
+
+MAX_HOPS = 4096
+"""How many next hops are remembered in parsed form; then the memory starts anew."""
+
+
+class NextHop(NamedTuple):
+    """Where a URI leads. ``literal``: the host is an IP address; ``written``: the port was given (no SRV look-up then)."""
+
+    host: str
+    port: int
+    transport: str
+    literal: bool
+    written: bool
+
+
+class Surroundings:
+    """The sockets, aliases, levels and flags of one server."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        log: Callable[[int, str], None],
+        settings: dict[str, Any],
+    ) -> None:
+        self.clock = clock
+        self.wall_clock = wall_clock
+        self.log = log
+        self.globals = settings
+        self.log_level: int = settings.get("log_level", 2)
+        self.xlog_level: int = settings.get("xlog_level", 2)
+        self.message_flags = FlagNames("message")
+        self.branch_flags = FlagNames("branch")
+        self.sockets: list[Socket] = []
+        self.aliases: set[tuple[str, int]] = set()
+        """Names that are ours too: (host in lower case, port or 0 for any)."""
+        self.arguments: dict[str, str] = {}
+        self.started = wall_clock()
+        self._myself: dict[tuple[str, int], bool] = {}
+        self._hops: dict[str, NextHop] = {}
+
+    def add_socket(self, socket: Socket) -> None:
+        """Listen on one more socket."""
+        self.sockets.append(socket)
+        self._myself.clear()
+
+    def add_alias(self, host: str, port: int = 0) -> None:
+        """Answer to ``host`` as well, at ``port`` or at any."""
+        self.aliases.add((_plain(host), port))
+        self._myself.clear()
+
+    def is_myself(self, host: str, port: int = 0) -> bool:
+        """Whether ``host`` (and ``port``, when not 0) is a socket of ours, what it advertises, or an alias."""
+        key = (host, port)
+        known = self._myself.get(key)
+        if known is None:
+            if len(self._myself) >= MAX_HOPS:
+                self._myself.clear()
+            known = self._myself[key] = self._is_myself(_plain(host), port)
+        return known
+
+    def _is_myself(self, host: str, port: int) -> bool:
+        for socket in self.sockets:
+            for ours, at in ((socket.host, socket.port), (socket.advertised_host, socket.advertised_port)):
+                if host == _plain(ours) and port in (0, at):
+                    return True
+        if (host, 0) in self.aliases:
+            return True
+        return any(host == alias and port in (0, at) for alias, at in self.aliases)
+
+    def find_socket(self, text: str) -> Socket | None:
+        """The socket that ``proto:host:port`` (or a part of it) names, by its address or its advertised one, or its tag."""
+        for socket in self.sockets:
+            if socket.tag and socket.tag == text:
+                return socket
+        transport, colon, rest = text.partition(":")
+        if transport.lower() not in DEFAULT_PORTS or not colon:
+            transport, rest = "", text
+        host, port = _host_port(rest)
+        for socket in self.sockets:
+            if transport and socket.transport != transport.lower():
+                continue
+            if host in (_plain(socket.host), _plain(socket.advertised_host)) and port in (0, socket.port, socket.advertised_port):
+                return socket
+        return None
+
+    def default_socket(self, transport: str = "udp", ipv6: bool = False) -> Socket | None:
+        """The first socket of ``transport`` and address family."""
+        for socket in self.sockets:
+            if socket.transport == transport and (":" in socket.host) == ipv6:
+                return socket
+        return None
+
+    def next_hop(self, text: str) -> NextHop:
+        """Where the URI ``text`` leads; ``MalformedMessage`` if nowhere.
+
+        ``maddr`` counts as the host (RFC 3261 16.6 step 7). Parsed once for each text, within bounds."""
+        found = self._hops.get(text)
+        if found is None:
+            if len(self._hops) >= MAX_HOPS:
+                self._hops.clear()
+            found = self._hops[text] = _next_hop(text)
+        return found
+
+
+def _plain(host: str) -> str:
+    """``host`` in lower case and without the brackets of an IPv6 reference."""
+    if host.startswith("["):
+        host = host[1:-1]
+    return host.lower()
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    """Cut ``host:port``, ``[v6]:port`` or a bare host or IPv6 address; port 0 when there is none."""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.lstrip(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    return host.lower(), int(port) if port.isascii() and port.isdigit() else 0
+
+
+def _next_hop(text: str) -> NextHop:
+    uri = Uri.parse(text)
+    if not uri.is_sip or not uri.host:
+        raise MalformedMessage(f"no way to {text}", 416)
+    host = _plain(uri.param("maddr") or uri.host)
+    transport = (uri.param("transport") or ("tls" if uri.scheme == "sips" else "udp")).lower()
+    return NextHop(host, uri.port or DEFAULT_PORTS.get(transport, 5060), transport, is_address(host), bool(uri.port))
+
+
+def is_address(host: str) -> bool:
+    """Whether ``host`` is an IPv4 or IPv6 address rather than a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,504 @@
+"""The response context (RFC 3261 16.7): one server transaction, the branches it was forked into, and what comes back.
+
+A ``ResponseContext`` is what OpenSIPS calls a transaction. The script makes it (``t_newtran``, ``t_relay``, ``t_reply``); it
+keeps the request's run as it was then (``run``), the armed routes, and the branches. Everything that happens to it - a response,
+a time-out, a CANCEL, new branches from a failure route - takes its **turn** (house 2.6, 5): while one waits for a database the
+next stands in line, so no two of them ever see each other's half-done work.
+
+How the final response is chosen: a 2xx goes up at once and the other branches are cancelled; a 6xx ends the others but is held
+until they have ended; else when all branches are final the best is picked (16.7 step 6: the lowest class, in the 4xx class those
+that a retry can cure first), the failure route runs once, and if it neither answered nor forked again the best goes up, 503 as 500."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sipgw.core.user import TransactionUser
+from sipgw.core.waiting import Turn
+from sipgw.proxy.forward import NO_DESTINATION, NoWay, find_flow, write_relayed
+from sipgw.script.routes import Route
+from sipgw.script.run import Branch, Run
+from sipgw.script.symbols import RouteKind
+from sipgw.script.values import DROP
+from sipgw.sip.edits import NO_EDITS, EditList, remove_first_value, write
+from sipgw.sip.actions import Flow
+from sipgw.sip.transaction import ClientTransaction, ServerTransaction
+from sipgw.sip.message import Request, Response
+from sipgw.sip.replies import cancel_for
+
+MAX_BRANCHES = 12
+"""How many branches one transaction may have at a time (OpenSIPS's MAX_BRANCHES)."""
+
+Listener = Callable[["ResponseContext", str, int, "Response | None"], None]
+"""Called as ``listener(context, event, status, response)`` for each event of ``LISTENED``."""
+
+LISTENED = ("response_in", "response_out", "local_reply", "failure", "cancelled", "ended")
+"""What listeners hear: a response came (before its routes), one was relayed, one of our own was sent, the last branch failed
+(before the failure route), the caller cancelled, the final response was sent."""
+
+
+class ClientBranch:
+    """One branch: a request sent to one place, and what it answered.
+
+    ``status``: of the last response, 0 before the first; ``response``: the last one, None where the failure is our own (408, 503).
+    ``cancel``: "" no, "wanted" as soon as a provisional comes, "sent"."""
+
+    __slots__ = ("cancel", "client", "context", "edits", "flow", "index", "on_reply", "over", "response", "run", "status")
+
+    def __init__(self, context: ResponseContext, index: int, run: Run, flow: Flow) -> None:
+        self.context = context
+        self.index = index
+        self.run = run
+        self.flow = flow
+        self.client: ClientTransaction | None = None
+        self.status = 0
+        self.response: Response | None = None
+        self.on_reply: Route | None = None
+        self.over = False
+        self.cancel = ""
+        self.edits: EditList = NO_EDITS
+        """What the reply routes changed in ``response``, for when it goes upstream later."""
+
+    def receive(self, response: Response, flow: Flow | None, run: Run | None) -> None:
+        """Take a response from the layer."""
+        context = self.context
+        context.turn.take(context.responded(self, response, flow, run))
+
+    def failed(self, reason: str) -> None:
+        """Learn from the layer that no final response will come."""
+        context = self.context
+        context.turn.take(context.gave_up(self, reason))
+
+
+class ResponseContext:
+    """One transaction as the script knows it; see the essay above."""
+
+    __slots__ = (
+        "branches",
+        "cancel_asked",
+        "cancel_headers",
+        "cancelled",
+        "first_branch",
+        "flags",
+        "forking",
+        "fr_inv_timeout",
+        "fr_timeout",
+        "id",
+        "kept",
+        "listeners",
+        "local_status",
+        "made_to_wait",
+        "on_branch",
+        "on_failure",
+        "on_reply",
+        "picked",
+        "request",
+        "run",
+        "server",
+        "status",
+        "tm",
+        "to_tag",
+        "turn",
+        "user",
+    )
+
+    def __init__(self, tm: Any, run: Run, server: ServerTransaction) -> None:
+        assert isinstance(run.message, Request)
+        self.tm = tm
+        self.user: TransactionUser = run.user
+        self.run = run
+        self.request = run.message
+        self.server = server
+        server.user = self
+        self.branches: list[ClientBranch] = []
+        self.first_branch = 0
+        """The first branch of the fork that is now under way; those before it failed and were judged."""
+        self.on_failure: Route | None = None
+        self.on_reply: Route | None = None
+        self.on_branch: Route | None = None
+        self.status = 0
+        """Of the last response sent upstream."""
+        self.to_tag = ""
+        self.cancelled = False
+        self.cancel_asked = False
+        """A CANCEL has come; its turn may be yet to come, but nothing more is sent."""
+        self.cancel_headers = ""
+        """Header lines for our CANCELs (``pass-reason-hdr``)."""
+        self.forking = False
+        """Branches are still being sent: what those already sent answer is not judged yet."""
+        self.made_to_wait = False
+        """Made only because the request's run had to wait; ends unused if the script neither relays nor replies."""
+        self.picked: ClientBranch | None = None
+        """In a failure route: the branch whose response is the best."""
+        self.listeners: list[Listener] | None = None
+        self.flags: set[str] = set()
+        self.kept: dict[str, Any] = {}
+        self.local_status = 0
+        self.fr_timeout: float | None = None
+        self.fr_inv_timeout: float | None = None
+        self.turn = Turn(self.user.broken)
+
+    # -- what listeners hear
+
+    def listen(self, listener: Listener) -> None:
+        """Tell ``listener`` what happens from now on."""
+        if self.listeners is None:
+            self.listeners = []
+        self.listeners.append(listener)
+
+    def tell(self, event: str, status: int, response: Response | None) -> None:
+        """Let the listeners hear ``event``; one that raises is a bug that is logged, no more."""
+        for listener in self.listeners or ():
+            try:
+                listener(self, event, status, response)
+            except Exception as error:
+                self.user.broken(error)
+
+    # -- the request goes out
+
+    async def relay(self, run: Run) -> None:
+        """Fork ``run``'s request to its Request-URI and its branches (RFC 3261 16.6); ``NoWay`` if none could be sent."""
+        user = self.user
+        self.first_branch = len(self.branches)
+        problem: NoWay | None = None
+        sent = 0
+        extra = run.branches
+        self.forking = True
+        for number in range(1 + len(extra)):
+            if number >= MAX_BRANCHES:
+                user.log_rarely("branches", -1, f"more than {MAX_BRANCHES} branches: the rest is not tried")
+                break
+            if self.cancel_asked:
+                break
+            branch_run = self._branch_run(run, extra[number - 1] if number else None)
+            try:
+                sent += await self._send_branch(branch_run)
+            except NoWay as error:
+                problem = error
+        self.forking = False
+        run.branches = []
+        if self.cancel_asked:
+            if self.cancelled:
+                self._cancelled_while_forking()
+        elif not sent:
+            raise problem or NoWay(*NO_DESTINATION)
+        elif all(branch.over for branch in self.branches[self.first_branch :]):
+            self.turn.take(self._judge())
+
+    def _branch_run(self, run: Run, branch: Branch | None) -> Run:
+        """A run for one branch: everything as in ``run``, but with a destination and edits of its own."""
+        made = Run(run.message, RouteKind.BRANCH, run.flow, run.now, self.user)
+        if branch is None:
+            made.uri = run.uri
+            made.dst_uri = run.dst_uri
+            made.path = run.path
+            made.q = run.q
+            made.branch_flags = run.branch_flags
+            made.send_socket = run.send_socket
+        else:
+            made.uri = branch.uri
+            made.dst_uri = branch.dst_uri
+            made.path = branch.path
+            made.q = branch.q
+            made.branch_flags = branch.flags
+            made.send_socket = branch.socket or run.send_socket
+        made.edits = run.edits
+        made.flags = run.flags
+        made.avps = run.avps
+        made.vars = run.vars
+        made.context = run.context
+        made.advertised_host = run.advertised_host
+        made.advertised_port = run.advertised_port
+        made.transaction = self
+        made.branch_index = len(self.branches)
+        return made
+
+    async def _send_branch(self, run: Run) -> bool:
+        """Run the branch route and send one branch; False if the route dropped it."""
+        user = self.user
+        if self.on_branch is not None:
+            result = await user.run_route(self.on_branch, run)
+            self.run.flags = run.flags
+            if result is DROP:
+                return False
+        flow = await find_flow(run)
+        if self.cancel_asked:
+            return False
+        branch = ClientBranch(self, len(self.branches), run, flow)
+        branch.on_reply = run.on_reply
+        self.branches.append(branch)
+        token = user.layer.new_branch()
+        data = write_relayed(run, flow, token)
+        timeout = self.tm.fr_timeout if self.fr_timeout is None else self.fr_timeout
+        invite_timeout = self.tm.fr_inv_timeout if self.fr_inv_timeout is None else self.fr_inv_timeout
+        branch.client, actions = user.layer.request(
+            data, self.request, flow, user.clock(), timeout, invite_timeout, branch, branch=token
+        )
+        self.tm.UAC_transactions.value += 1
+        user.fwd_requests.value += 1
+        user.perform(actions)
+        return True
+
+    # -- what comes back
+
+    async def responded(self, branch: ClientBranch, response: Response, flow: Flow | None, run: Run | None) -> None:
+        """Take ``response`` of ``branch`` (RFC 3261 16.7)."""
+        status = response.status
+        self.tm.received_replies.value += 1
+        if branch.over and not 200 <= status < 300:
+            return
+        if branch.cancel == "wanted" and status < 200:
+            self._send_cancel(branch)
+        if self.listeners:
+            self.tell("response_in", status, response)
+        edits = run.edits if run is not None else NO_EDITS
+        if self.on_reply is not None or branch.on_reply is not None:
+            run = self._reply_run(branch, response, flow, run)
+            for route in (self.on_reply, branch.on_reply):
+                if route is not None and await self.user.run_route(route, run) is DROP and status < 200:
+                    return
+            self.run.flags = run.flags
+            edits = run.edits
+            status = response.status
+        branch.status = status
+        branch.response = response
+        if status < 200:
+            if status > 100 and self.status < 200:
+                self._relay(response, edits)
+        elif status < 300:
+            branch.over = True
+            if self.request.method == "INVITE" or self.status < 200:
+                self._relay(response, edits)
+                self._cancel_others(branch)
+        else:
+            branch.over = True
+            branch.edits = edits
+            if status >= 600 and not self.tm.disable_6xx_block:
+                self._cancel_others(branch)
+            await self._judge()
+
+    async def gave_up(self, branch: ClientBranch, reason: str) -> None:
+        """Take it that ``branch`` will not answer: as a 408, or a 503 where nothing could be sent (RFC 3261 16.9)."""
+        if branch.over:
+            return
+        branch.over = True
+        provisional = branch.status >= 100
+        branch.status = 408 if reason == "timeout" else 503
+        branch.response = None
+        if reason == "timeout" and provisional and self.request.method == "INVITE" and not branch.cancel:
+            self._send_cancel(branch)
+        await self._judge()
+
+    async def _judge(self) -> None:
+        """If every branch has ended without success, run the failure route and answer with the best."""
+        tried = self.branches[self.first_branch :]
+        if self.forking or self.status >= 200 or not tried or not all(branch.over for branch in tried):
+            return
+        best = min(tried, key=_rank)
+        self.picked = best
+        if self.listeners:
+            self.tell("failure", best.status, best.response)
+        route = self.on_failure
+        if route is not None:
+            self.on_failure = None
+            forks = len(self.branches)
+            run = self._failure_run(best)
+            await self.user.run_route(route, run)
+            if self.status >= 200 or len(self.branches) > forks:
+                return
+        self._answer_with(best)
+
+    def _answer_with(self, best: ClientBranch) -> None:
+        status = 487 if self.cancelled and best.response is None else best.status
+        if best.response is None:
+            phrase = {408: "Request Timeout", 487: "Request Terminated", 503: "Service Unavailable"}[status]
+            self.send_reply(self.run, status, phrase)
+            return
+        if status == 503 and not self.user.globals.get("disable_503_translation"):
+            # RFC 3261 16.7 step 6: a 503 of one destination does not mean that this proxy is out of service
+            self._relay(best.response, best.edits.first_line("SIP/2.0 500 Service Unavailable"), 500)
+            return
+        self._relay(best.response, best.edits, status)
+
+    def _relay(self, response: Response, edits: EditList, status: int = 0) -> None:
+        """Send ``response`` upstream without our Via."""
+        status = status or response.status
+        data = write(response, remove_first_value(edits, response, "Via"))
+        user = self.user
+        if status > self.status or status >= 200:
+            self.status = status
+        self.tm.relayed_replies.value += 1
+        user.fwd_replies.value += 1
+        user.perform(user.layer.respond(self.server, data, status, user.clock()))
+        if status >= 200:
+            self._ended(status)
+        if self.listeners:
+            self.tell("response_out", status, response)
+
+    def _ended(self, status: int) -> None:
+        self.tm.ended(self, status)
+
+    def _reply_run(self, branch: ClientBranch, response: Response, flow: Flow | None, run: Run | None) -> Run:
+        """A run for the reply routes of this transaction (its AVPs are seen only with ``onreply_avp_mode``)."""
+        made = run or Run(response, RouteKind.ONREPLY, flow or branch.flow, self.user.clock(), self.user)
+        made.flags = self.run.flags
+        made.branch_flags = branch.run.branch_flags
+        if self.tm.onreply_avp_mode:
+            made.avps = self.run.avps
+        made.transaction = self
+        made.request = self.request
+        made.branch_index = branch.index
+        made.context = self.run.context
+        return made
+
+    def _failure_run(self, best: ClientBranch) -> Run:
+        """A run for the failure route: the request as it was when it was first relayed (house 2.6, 8)."""
+        kept = self.run
+        made = Run(self.request, RouteKind.FAILURE, kept.flow, self.user.clock(), self.user)
+        made.uri = kept.uri
+        made.dst_uri = kept.dst_uri
+        made.path = kept.path
+        made.q = kept.q
+        made.branch_flags = kept.branch_flags
+        made.send_socket = kept.send_socket
+        made.edits = kept.edits
+        made.reply_edits = list(kept.reply_edits) if kept.reply_edits else None
+        made.flags = kept.flags
+        made.avps = kept.avps
+        made.context = kept.context
+        made.force_rport = kept.force_rport
+        made.transaction = self
+        made.branch_index = best.index
+        return made
+
+    # -- replies of our own
+
+    def reply(
+        self,
+        run: Run,
+        status: int,
+        reason: str,
+        *,
+        to_tag: str = "",
+        headers: str = "",
+        body: bytes = b"",
+        content_type: str = "",
+    ) -> bool:
+        """Answer the request statefully; False if a final response has gone out already."""
+        if self.status >= 200:
+            return False
+        self.send_reply(run, status, reason, to_tag=to_tag, headers=headers, body=body, content_type=content_type)
+        if status >= 200:
+            for branch in self.branches:
+                if not branch.over:
+                    self._cancel(branch)
+        return True
+
+    def send_reply(
+        self,
+        run: Run,
+        status: int,
+        reason: str,
+        *,
+        to_tag: str = "",
+        headers: str = "",
+        body: bytes = b"",
+        content_type: str = "",
+    ) -> None:
+        """Write a response of our own and send it through the server transaction."""
+        user = self.user
+        tag = "" if status == 100 else to_tag or self.to_tag or user.new_tag(self.request)
+        if status > 100:
+            self.to_tag = tag
+        data = user.make_reply(run, status, reason, to_tag=tag, headers=headers, body=body, content_type=content_type)
+        self.status = max(self.status, status)
+        self.tm.local_replies.value += 1
+        ours = 200 <= status < 300 and self.request.method == "INVITE"
+        user.perform(user.layer.respond(self.server, data, status, user.clock(), retransmit_2xx=ours))
+        if status >= 200:
+            self.local_status = status
+            self._ended(status)
+        if self.listeners:
+            self.tell("local_reply", status, None)
+
+    # -- cancelling
+
+    async def cancel(self) -> None:
+        """Do what the caller's CANCEL asks for (RFC 3261 9.2, 16.10)."""
+        if self.status >= 200 or self.cancelled:
+            return
+        self.cancelled = True
+        if self.listeners:
+            self.tell("cancelled", 487, None)
+        open_branches = [branch for branch in self.branches if not branch.over]
+        for branch in open_branches:
+            self._cancel(branch)
+        if not open_branches:
+            self.send_reply(self.run, 487, "Request Terminated")
+
+    def _cancelled_while_forking(self) -> None:
+        """The CANCEL came while the run that relays waited (house 2.6, 2): nothing more goes out."""
+        for branch in self.branches:
+            if not branch.over and not branch.cancel:
+                self._cancel(branch)
+        if self.status < 200 and all(branch.over for branch in self.branches):
+            self.send_reply(self.run, 487, "Request Terminated")
+
+    def _cancel_others(self, winner: ClientBranch) -> None:
+        for branch in self.branches:
+            if branch is not winner and not branch.over:
+                self._cancel(branch)
+
+    def _cancel(self, branch: ClientBranch) -> None:
+        """Cancel one branch: now, or as soon as it has answered provisionally (RFC 3261 9.1)."""
+        if branch.cancel or self.request.method != "INVITE":
+            return
+        if branch.status >= 100:
+            self._send_cancel(branch)
+        else:
+            branch.cancel = "wanted"
+
+    def _send_cancel(self, branch: ClientBranch) -> None:
+        branch.cancel = "sent"
+        client = branch.client
+        assert client is not None
+        user = self.user
+        data = cancel_for(client.sent, self.cancel_headers)
+        _, actions = user.layer.request(
+            data, parse_request(data), branch.flow, user.clock(), self.tm.fr_timeout, self.tm.fr_timeout, NOBODY
+        )
+        user.perform(actions)
+
+
+def parse_request(data: bytes) -> Request:
+    """Read back a request that we wrote ourselves."""
+    from sipgw.sip.message import parse
+
+    made = parse(data)
+    assert isinstance(made, Request)
+    return made
+
+
+class _Nobody:
+    """Owns the client transactions whose answers nobody waits for: our CANCELs."""
+
+    def receive(self, response: Response, flow: Flow | None, run: Run | None) -> None:
+        """Take the answer, and be done."""
+
+    def failed(self, reason: str) -> None:
+        """Never mind."""
+
+
+NOBODY = _Nobody()
+
+_CURABLE = {401: 0, 407: 0, 415: 1, 420: 1, 484: 1}
+"""4xx responses that tell the caller how to repair the request, preferred within their class (RFC 3261 16.7 step 6)."""
+
+
+def _rank(branch: ClientBranch) -> tuple[int, int, int]:
+    """The order in which failed branches are preferred: 6xx, then the lowest class; what a peer said before what we made up."""
+    status = branch.status
+    if status >= 600:
+        return (0, 0, status)
+    return (status // 100, 3 if branch.response is None else _CURABLE.get(status, 2), status)
