@@ -7,12 +7,12 @@ They are not frozen, because a frozen dataclass takes six times as long to make;
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sipgw.sip.errors import SipError
 
 if TYPE_CHECKING:
-    from sipgw.sip.message import Message
+    from sipgw.sip.message import Request, Response
     from sipgw.sip.transaction import ClientTransaction, ServerTransaction
 
 __all__ = ["Action", "Counters", "Deliver", "Failed", "Flow", "Overload", "Send", "Unacknowledged"]
@@ -21,7 +21,8 @@ __all__ = ["Action", "Counters", "Deliver", "Failed", "Flow", "Overload", "Send"
 class Flow(Protocol):
     """A way to a peer: a UDP socket and an address, or a connection.
 
-    ``transport``: "udp", "tcp", "tls", "ws", "wss"; ``host``, ``port``: of the peer; ``reliable``: not UDP."""
+    ``transport``: "udp", "tcp", "tls", "ws", "wss"; ``host``, ``port``: of the peer; ``reliable``: not UDP. ``socket``:
+    ours, on which it goes; ``refused``: why nothing may be sent there, empty when it may. The layer reads ``reliable``."""
 
     @property
     def transport(self) -> str: ...
@@ -31,6 +32,10 @@ class Flow(Protocol):
     def port(self) -> int: ...
     @property
     def reliable(self) -> bool: ...
+    @property
+    def socket(self) -> Any: ...
+    @property
+    def refused(self) -> str: ...
 
     def send(self, data: bytes) -> None:
         """Send ``data``; never called by the layer, only by who performs its actions."""
@@ -48,7 +53,7 @@ class Send:
 class Deliver:
     """Hands a message that came on ``flow`` to the TU; ``transaction``: that of a response, if it has one."""
 
-    message: Message
+    message: Request | Response
     flow: Flow
     transaction: ClientTransaction | None
 

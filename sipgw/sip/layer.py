@@ -25,11 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import urandom
-from typing import Final
+from typing import Any, Final
 
 from sipgw.sip.actions import Action, Counters, Deliver, Failed, Flow, Overload, Send, Unacknowledged
 from sipgw.sip.errors import MalformedMessage, Misuse
-from sipgw.sip.message import Message, Request, Response, parse
+from sipgw.sip.message import Request, Response, parse
 from sipgw.sip.replies import ack_for, cancel_for
 from sipgw.sip.timers import Delays
 from sipgw.sip.transaction import (
@@ -119,24 +119,28 @@ class TransactionLayer:
     ) -> None:
         if len(worker) != 2:
             raise Misuse(f"a worker's name has two characters, not {worker!r}")
-        self.settings = settings or TimerSettings()
+        self.adjust(settings or TimerSettings())
         self.max_transactions = max_transactions
         self.counters = Counters()
         self._prefix = MAGIC_COOKIE + worker
         self._random = random
         self._branches = ""  # random characters, used up to here:
         self._used = 0
-        self._unreliable = self.settings.lengths(False)
-        self._reliable = self.settings.lengths(True)
         self._timers: Delays[Timed] = Delays()
         self._servers: dict[Key, ServerTransaction] = {}
         self._clients: dict[Key, ClientTransaction] = {}
         self._acks: dict[Key, ServerTransaction] = {}  # ACKs of RFC 2543 carry the To tag of the response
         self._unacked: dict[Key, UnackedSuccess] = {}
 
+    def adjust(self, settings: TimerSettings) -> None:
+        """Take other lengths of timers; transactions that are under way keep those that they began with, save T2."""
+        self.settings = settings
+        self._unreliable = settings.lengths(False)
+        self._reliable = settings.lengths(True)
+
     # What comes from the network
 
-    def receive(self, message: Message, flow: Flow, now: float) -> list[Action]:
+    def receive(self, message: Request | Response, flow: Flow, now: float) -> list[Action]:
         """Take a message that arrived on ``flow``: absorb and answer what is a repetition, deliver the rest."""
         out: list[Action] = []
         if isinstance(message, Response):
@@ -149,7 +153,6 @@ class TransactionLayer:
             else:
                 self._answered(client, message, flow, now, out)
             return out
-        assert isinstance(message, Request)
         try:
             server = self._server_of(message, message.method)
             if message.method == "ACK" and self._unacked:
@@ -233,7 +236,7 @@ class TransactionLayer:
         return out
 
     def _walk_server(
-        self, tx: ServerTransaction, event: Event, message: Message | None, flow: Flow, now: float, out: list[Action]
+        self, tx: ServerTransaction, event: Event, message: Request | None, flow: Flow, now: float, out: list[Action]
     ) -> None:
         row = tx.table.get((tx.state, event))
         if row is None:
@@ -322,7 +325,7 @@ class TransactionLayer:
         now: float,
         timeout: float | None = None,
         invite_timeout: float | None = None,
-        user: object = None,
+        user: Any = None,
         *,
         branch: str = "",
     ) -> tuple[ClientTransaction, list[Action]]:
@@ -339,7 +342,7 @@ class TransactionLayer:
 
     def cancel(
         self, transaction: ClientTransaction, now: float, data: bytes = b"", *, timeout: float | None = None,
-        user: object = None,
+        user: Any = None,
     ) -> tuple[ClientTransaction | None, list[Action]]:
         """Send the CANCEL of an INVITE after it, as a transaction of its own (RFC 3261 9.1); ``data``: if not the usual one.
 
@@ -354,7 +357,7 @@ class TransactionLayer:
 
     def _open(
         self, data: bytes, method: str, branch: str, sent: Request | None, flow: Flow, now: float,
-        timeout: float | None, invite_timeout: float | None, user: object,
+        timeout: float | None, invite_timeout: float | None, user: Any,
     ) -> tuple[ClientTransaction, list[Action]]:
         key = (branch, method)
         if method == "ACK" or not branch or key in self._clients:
@@ -539,8 +542,8 @@ class TransactionLayer:
         self.terminate(transaction)
 
     @property
-    def servers(self) -> int:
-        """How many server transactions there are."""
+    def in_use(self) -> int:
+        """How many server transactions there are (OpenSIPS: inuse_transactions)."""
         return len(self._servers)
 
     @property

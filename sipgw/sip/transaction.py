@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sipgw.sip.message import Request, parse
 
@@ -291,7 +291,7 @@ class Transaction(Timed):
         self.lengths = lengths
         self.data = data
         self.status = 0
-        self.user: object = None
+        self.user: Any = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method} {self.state.name} {self.status} {self.key!r}>"

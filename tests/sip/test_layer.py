@@ -76,7 +76,7 @@ class LayerTests(SynchronousTestCase):
 
     def assertNothingLeft(self) -> None:
         """No transaction and no timer is left; cancelled timers leave in their turn and do nothing."""
-        self.assertEqual((self.layer.servers, self.layer.clients, self.layer.timers), (0, 0, 0))
+        self.assertEqual((self.layer.in_use, self.layer.clients, self.layer.timers), (0, 0, 0))
         while (wake := self.layer.wake_at()) is not None:
             self.assertEqual(self.layer.expire(wake), [])
         self.assertEqual(self.layer._timers.held, 0)
@@ -137,7 +137,7 @@ class RowTests(LayerTests):
         again = {Do.DOUBLE, Do.DOUBLE_TO_T2, Do.EVERY_T2}
         expected = {starts[do] for do in actions if do in starts} | {event for do in actions if do in again}
         self.assertEqual(running, expected, where)
-        kept = self.layer.clients + self.layer.servers
+        kept = self.layer.clients + self.layer.in_use
         self.assertEqual(kept, 0 if after is State.TERMINATED else 1, where)
 
 
@@ -493,7 +493,7 @@ class ServerInviteTests(LayerTests):
         self.assertEqual(self.hear(request_bytes(), 2.0), "")
         self.assertEqual(self.respond(tx, 486, 2.0), "")
         self.assertEqual(pass_time(self.layer, 0.0, 5.9), [])
-        self.assertEqual(self.layer.servers, 1)
+        self.assertEqual(self.layer.in_use, 1)
         pass_time(self.layer, 0.0, 6.0)
         self.assertNothingLeft()
 
@@ -503,7 +503,7 @@ class ServerInviteTests(LayerTests):
         self.respond(tx, 486)
         self.assertEqual(pass_time(self.layer, 0.0, 20.0), [])
         self.hear(request_bytes("ACK"), 20.0)
-        self.assertEqual((self.layer.servers, self.layer.timers), (0, 0))
+        self.assertEqual((self.layer.in_use, self.layer.timers), (0, 0))
 
     def test_success(self):
         """After a 2xx retransmissions are absorbed, an ACK and further 2xx pass, until timer L."""
@@ -517,7 +517,7 @@ class ServerInviteTests(LayerTests):
         self.assertEqual(self.hear(request_bytes("ACK"), 2.0), "!ACK")  # the branch of the INVITE: wrong, but seen
         self.assertEqual(self.hear(request_bytes("ACK", "z9hG4bKother"), 2.0), "!ACK")
         self.assertEqual(pass_time(self.layer, 0.0, 31.9), [])
-        self.assertEqual(self.layer.servers, 1)
+        self.assertEqual(self.layer.in_use, 1)
         self.assertEqual(pass_time(self.layer, 0.0, 32.0), [])
         self.assertNothingLeft()
 
@@ -552,7 +552,7 @@ class ServerInviteTests(LayerTests):
         tx = self.accept()
         self.respond(tx, 486)
         self.layer.terminate(tx)
-        self.assertEqual((self.layer.servers, self.layer.timers), (0, 0))
+        self.assertEqual((self.layer.in_use, self.layer.timers), (0, 0))
         self.assertEqual(self.respond(tx, 200), "")
         again = self.accept()
         self.layer.terminate(tx)
@@ -614,7 +614,7 @@ class ServerOtherTests(LayerTests):
         """Over TCP it ends with its final response."""
         tx = self.accept("MESSAGE", TCP)
         self.assertEqual(self.respond(tx, 200), ">200")
-        self.assertEqual((self.layer.servers, self.layer.timers), (0, 0))
+        self.assertEqual((self.layer.in_use, self.layer.timers), (0, 0))
 
 
 class ServerMatchingTests(LayerTests):
@@ -631,7 +631,7 @@ class ServerMatchingTests(LayerTests):
             message = read_request(different)
             self.assertEqual(self.layer.receive(message, UDP, 0.0), [Deliver(message, UDP, None)])
             self.assertIsNone(self.layer.find(message))
-        self.assertEqual(self.layer.servers, 1)
+        self.assertEqual(self.layer.in_use, 1)
         self.assertIs(self.layer.accept(tx.request, UDP, 0.0), tx)
 
     def test_legacy(self):
@@ -696,6 +696,17 @@ class LimitTests(LayerTests):
         self.layer.terminate(txs[0])
         self.assertIsNotNone(self.layer.accept(request, UDP, 0.0))
 
+    def test_adjust(self):
+        """Other settings hold for the transactions that begin after them."""
+        self.send("MESSAGE", branch="z9hG4bKone")
+        self.layer.adjust(TimerSettings(t1=0.1, afterlife=1.0))
+        self.send("MESSAGE", branch="z9hG4bKtwo")
+        self.assertEqual(pass_time(self.layer, 0.0, 0.6), [(0.1, ">MESSAGE"), (0.3, ">MESSAGE"), (0.5, ">MESSAGE")])
+        for branch in ("z9hG4bKone", "z9hG4bKtwo"):
+            self.hear(response_bytes(200, "MESSAGE", branch), 1.0)
+        pass_time(self.layer, 0.0, 2.0)
+        self.assertEqual(self.layer.clients, 1)
+
     def test_freed(self):
         """Ended transactions are freed without the garbage collector."""
         gc.collect()
@@ -738,4 +749,4 @@ class LimitTests(LayerTests):
             end = time.process_time()
             server, client = (middle - start) / count * 1e6, (end - middle) / count * 1e6
             print(f"layer: {method}: receive+accept+respond {server:.2f} us, request+receive {client:.2f} us")
-        self.assertEqual(layer.servers, 2 * count)
+        self.assertEqual(layer.in_use, 2 * count)

@@ -125,7 +125,7 @@ class PairTests(SynchronousTestCase):
             pair.start("INVITE" if number % 2 else "MESSAGE", number)
         pair.run()
         for layer in (pair.caller, pair.callee):
-            self.assertEqual((layer.clients, layer.servers, layer.timers, len(layer._unacked)), (0, 0, 0, 0))
+            self.assertEqual((layer.clients, layer.in_use, layer.timers, len(layer._unacked)), (0, 0, 0, 0))
         results: Counter[str] = Counter()
         for number, (_, finals) in enumerate(pair.finals.items()):
             final = str(pair.seen["final", f"c{number}"])
@@ -226,7 +226,7 @@ class AnythingTests(SynchronousTestCase):
             self.now = max(self.now, wake)
             self.layer.expire(self.now)
         layer = self.layer
-        self.assertEqual((layer.servers, layer.clients, layer.timers, layer._timers.held), (0, 0, 0, 0))
+        self.assertEqual((layer.in_use, layer.clients, layer.timers, layer._timers.held), (0, 0, 0, 0))
         self.assertEqual((layer._acks, layer._unacked), ({}, {}))
         for tx in (*self.servers, *self.clients):
             self.assertIs(tx.state, State.TERMINATED)
@@ -242,7 +242,7 @@ class AnythingTests(SynchronousTestCase):
         for action in actions:
             if isinstance(action, Deliver) and isinstance(message, Request) and message.method != "ACK":
                 try:
-                    if self.layer.servers < 10 and not self.layer._unacked:
+                    if self.layer.in_use < 10 and not self.layer._unacked:
                         self.servers.append(self.layer.accept(message, self.flow, self.now))
                 except MalformedMessage:
                     pass

@@ -17,6 +17,8 @@ class FakeFlow:
     host: str = "192.0.2.1"
     port: int = 5060
     reliable: bool = False
+    socket: None = None
+    refused: str = ""
 
     def send(self, data: bytes) -> None:
         """Never called by the layer."""
