@@ -27,13 +27,13 @@ from sipgw.script.routes import Route, RouteSet
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
-from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.actions import Action, Deliver, Failed, Flow, Send
+from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.layer import TransactionLayer
-from sipgw.sip.transaction import ClientTransaction
 from sipgw.sip.message import Request, Response, is_keepalive, parse, stamp_via
 from sipgw.sip.replies import respond_to
 from sipgw.sip.timers import DelayQueues
+from sipgw.sip.transaction import ClientTransaction
 from sipgw.statistics import Statistics
 
 QUIET = 1.0

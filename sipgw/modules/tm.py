@@ -1,6 +1,6 @@
-"""tm: stateful transactions (RFC 3261 16, 17): relaying, forking, the routes of branches, replies and failures, cancelling.
+"""tm: stateful transactions (RFC 3261 16, 17): relaying, forking, routes of branches, replies and failures, cancelling.
 
-The machinery is in ``proxy/responses.py`` (what comes back) and ``proxy/forward.py`` (what goes out); here it meets the script."""
+The work is in ``proxy/responses.py`` (what comes back) and ``proxy/forward.py`` (what goes out); the script meets it here."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.actions import Overload
 from sipgw.sip.errors import MalformedMessage
+from sipgw.sip.layer import TransactionLayer
 from sipgw.sip.message import Request, Response
 
 RELAY_FLAGS = ("no-auto-477", "no-dns-failover", "pass-reason-hdr")
@@ -149,7 +150,7 @@ class Tm(Module):
         return context
 
     def listen(self, run: Run, listener: Any) -> None:
-        """Let ``listener(context, event, status, response)`` hear what happens to the transaction of ``run``, now or once made."""
+        """Let ``listener(context, event, status, response)`` hear what happens to the transaction of ``run``, once it is made."""
         if run.transaction is not None:
             run.transaction.listen(listener)
         else:
@@ -316,7 +317,7 @@ class Tm(Module):
     def _status(self, run: Run) -> int:
         if isinstance(run.message, Response):
             return run.message.status
-        context = run.transaction
+        context: ResponseContext | None = run.transaction
         if context is None:
             return 0
         return context.picked.status if run.kind is RouteKind.FAILURE and context.picked is not None else context.status
@@ -384,8 +385,8 @@ class Tm(Module):
     @pvar("T_fr_timeout", set="set_fr_timeout")
     def get_fr_timeout(self, run: Run) -> int:
         """``$T_fr_timeout``: seconds this transaction waits for any answer."""
-        context = run.transaction
-        return self.fr_timeout if context is None or context.fr_timeout is None else context.fr_timeout
+        context: ResponseContext | None = run.transaction
+        return self.fr_timeout if context is None or context.fr_timeout is None else int(context.fr_timeout)
 
     def set_fr_timeout(self, run: Run, value: Any) -> None:
         """Set ``$T_fr_timeout`` for branches yet to be sent."""
@@ -396,8 +397,8 @@ class Tm(Module):
     @pvar("T_fr_inv_timeout", set="set_fr_inv_timeout")
     def get_fr_inv_timeout(self, run: Run) -> int:
         """``$T_fr_inv_timeout``: seconds this transaction waits for a final answer after a provisional one."""
-        context = run.transaction
-        return self.fr_inv_timeout if context is None or context.fr_inv_timeout is None else context.fr_inv_timeout
+        context: ResponseContext | None = run.transaction
+        return self.fr_inv_timeout if context is None or context.fr_inv_timeout is None else int(context.fr_inv_timeout)
 
     def set_fr_inv_timeout(self, run: Run, value: Any) -> None:
         """Set ``$T_fr_inv_timeout`` for branches yet to be sent."""
@@ -407,29 +408,35 @@ class Tm(Module):
 
     # -- what statistics read
 
+    @property
+    def layer(self) -> TransactionLayer:
+        """The transaction layer of this server."""
+        layer: TransactionLayer = self.server.user.layer
+        return layer
+
     def _in_use(self) -> int:
-        return self.server.user.layer.in_use
+        return self.layer.in_use
 
     def _t1_1(self) -> int:
-        return self.server.user.layer.counters.requests_t1_1
+        return self.layer.counters.requests_t1_1
 
     def _t1_2(self) -> int:
-        return self.server.user.layer.counters.requests_t1_2
+        return self.layer.counters.requests_t1_2
 
     def _t1_3(self) -> int:
-        return self.server.user.layer.counters.requests_t1_3
+        return self.layer.counters.requests_t1_3
 
     def _t2(self) -> int:
-        return self.server.user.layer.counters.requests_t2
+        return self.layer.counters.requests_t2
 
     def _replies_t2(self) -> int:
-        return self.server.user.layer.counters.replies_t2
+        return self.layer.counters.replies_t2
 
     def _timeouts(self) -> int:
-        return self.server.user.layer.counters.timeouts
+        return self.layer.counters.timeouts
 
     def _invite_timeouts(self) -> int:
-        return self.server.user.layer.counters.invite_timeouts
+        return self.layer.counters.invite_timeouts
 
 
 def proxy_uri(text: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from sipgw.core.surroundings import is_address
 from sipgw.core.user import TransactionUser
 from sipgw.script.run import Run
+from sipgw.sip.actions import Flow
 from sipgw.sip.edits import NO_EDITS, remove_first_value, write
 from sipgw.sip.errors import MalformedMessage
-from sipgw.sip.actions import Flow
 from sipgw.sip.message import Request, Response
 
 

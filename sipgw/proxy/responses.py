@@ -7,7 +7,8 @@ next stands in line, so no two of them ever see each other's half-done work.
 
 How the final response is chosen: a 2xx goes up at once and the other branches are cancelled; a 6xx ends the others but is held
 until they have ended; else when all branches are final the best is picked (16.7 step 6: the lowest class, in the 4xx class those
-that a retry can cure first), the failure route runs once, and if it neither answered nor forked again the best goes up, 503 as 500."""
+that a retry can cure first), the failure route runs once, and if it neither answered nor forked again the best goes up, a 503
+as 500."""
 
 from __future__ import annotations
 
@@ -21,11 +22,11 @@ from sipgw.script.routes import Route
 from sipgw.script.run import Branch, Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
-from sipgw.sip.edits import NO_EDITS, EditList, remove_first_value, write
 from sipgw.sip.actions import Flow
-from sipgw.sip.transaction import ClientTransaction, ServerTransaction
+from sipgw.sip.edits import NO_EDITS, EditList, remove_first_value, write
 from sipgw.sip.message import Request, Response
 from sipgw.sip.replies import cancel_for
+from sipgw.sip.transaction import ClientTransaction, ServerTransaction
 
 MAX_BRANCHES = 12
 """How many branches one transaction may have at a time (OpenSIPS's MAX_BRANCHES)."""
@@ -35,13 +36,13 @@ Listener = Callable[["ResponseContext", str, int, "Response | None"], None]
 
 LISTENED = ("response_in", "response_out", "local_reply", "failure", "cancelled", "ended")
 """What listeners hear: a response came (before its routes), one was relayed, one of our own was sent, the last branch failed
-(before the failure route), the caller cancelled, the final response was sent."""
+(before the failure route runs), the caller cancelled, the final response was sent."""
 
 
 class ClientBranch:
     """One branch: a request sent to one place, and what it answered.
 
-    ``status``: of the last response, 0 before the first; ``response``: the last one, None where the failure is our own (408, 503).
+    ``status``: of the last response, 0 before the first; ``response``: the last one, None where we made it up (408, 503).
     ``cancel``: "" no, "wanted" as soon as a provisional comes, "sent"."""
 
     __slots__ = ("cancel", "client", "context", "edits", "flow", "index", "on_reply", "over", "response", "run", "status")

@@ -27,7 +27,7 @@ class Route:
 
 @dataclass(slots=True)
 class RouteSet:
-    """All routes of a configuration, by kind and name. It is swapped whole at a reload; runs that began on the old one end on it."""
+    """All routes of a configuration, by kind and name, swapped whole at a reload; runs that began on the old one end on it."""
 
     request: Route | None = None
     default_onreply: Route | None = None

@@ -65,7 +65,7 @@ class Rig:
             self.clock.callLater,
         )
         self.socket = FakeSocket()
-        self.user.add_socket(self.socket)  # type: ignore[arg-type]
+        self.user.add_socket(self.socket)
         self.tm = Tm(FakeServer(self.user), **tm)  # type: ignore[arg-type]
         try:
             self.tm.start().send(None)
@@ -104,8 +104,10 @@ def word(message: Request | Response) -> str:
     return str(message.status) if message.method == "INVITE" else f"{message.status} {message.method}"
 
 
-def request(method: str, uri: str = "sip:127.0.0.1:7002", *, port: int = 7001, branch: str = "one", cseq: int = 1, to_tag: str = "",
-            extra: str = "") -> bytes:
+def request(
+    method: str, uri: str = "sip:127.0.0.1:7002", *, port: int = 7001, branch: str = "one", cseq: int = 1, to_tag: str = "",
+    extra: str = "",
+) -> bytes:
     """A request from the peer at ``port``."""
     tag = f";tag={to_tag}" if to_tag else ""
     return (

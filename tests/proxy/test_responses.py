@@ -17,7 +17,20 @@ from tests.proxy.rig import Rig, request, response
 ALICE, BOB, CAROL, DAVE = 7001, 7002, 7003, 7004
 
 
-class Forked(SynchronousTestCase):
+class Settled(SynchronousTestCase):
+    """A rig that must be empty again in the end."""
+
+    rig: Rig
+
+    def settle(self) -> None:
+        """Time passes; nothing is left: no transactions, no timers, and no bug was logged."""
+        self.rig.clock.pump([1.0] * 200)
+        self.assertEqual(self.rig.user.layer.in_use, 0)
+        self.assertEqual(len(self.rig.user.timers), 0)
+        self.assertEqual([line for line in self.rig.log if "bug" in line[1]], [])
+
+
+class Forked(Settled):
     """What the tests below share: a rig whose request route relays to bob and, if told, to carol and dave."""
 
     def setUp(self) -> None:
@@ -38,13 +51,6 @@ class Forked(SynchronousTestCase):
         self.rig.arrive(request("INVITE"), ALICE)
         self.assertEqual(self.rig.said(ALICE), ["100"])
         return [self.rig.sent(port)[0] for port in (BOB, *extra)]
-
-    def settle(self) -> None:
-        """Time passes; nothing is left: no transactions, no timers, and no bug was logged."""
-        self.rig.clock.pump([1.0] * 200)
-        self.assertEqual(self.rig.user.layer.in_use, 0)
-        self.assertEqual(len(self.rig.user.timers), 0)
-        self.assertEqual([line for line in self.rig.log if "bug" in line[1]], [])
 
 
 class OneBranchTests(Forked):
@@ -223,15 +229,13 @@ class ForkTests(Forked):
         self.settle()
 
 
-class RouteTests(SynchronousTestCase):
+class RouteTests(Settled):
     """Branch, reply and failure routes."""
 
     def setUp(self) -> None:
         self.rig = Rig()
         self.seen: list[Any] = []
         self.gate: Deferred[None] = Deferred()
-
-    settle = Forked.settle
 
     async def relay(self, run: Run) -> Any:
         """Arm everything there is, and relay."""
@@ -378,7 +382,7 @@ class WaitingTests(Forked):
     def test_cancel(self) -> None:
         """A CANCEL meanwhile is answered, the INVITE gets 487, and the later t_relay sends nothing (house 2.6, 2)."""
         self.rig.arrive(request("INVITE"), ALICE)
-        self.rig.user.routes.request.function, gate = self.cancel_route, self.gate  # type: ignore[union-attr, misc]
+        self.rig.user.routes.request.function, gate = self.cancel_route, self.gate  # type: ignore[union-attr]
         self.rig.arrive(request("CANCEL"), ALICE)
         self.assertEqual(self.rig.said(ALICE), ["100", "200 CANCEL", "487"])
         gate.callback(None)
@@ -416,15 +420,13 @@ class WaitingTests(Forked):
         self.assertEqual([text for _, text in self.rig.log], ["test.cfg:1: in route: ZeroDivisionError: oops"])
 
 
-class OriginateTests(SynchronousTestCase):
+class OriginateTests(Settled):
     """Requests of our own."""
 
     def setUp(self) -> None:
         self.rig = Rig()
         self.results: list[bool] = []
         self.rig.routes(self.route)
-
-    settle = Forked.settle
 
     async def route(self, run: Run) -> Any:
         """Answer, and send a message of our own."""
