@@ -29,6 +29,7 @@ class FakeFlow:
     port: int = 5062
     transport: str = "udp"
     reliable: bool = False
+    refused: str = ""
     socket: Any = None
     sent: list[bytes] = field(default_factory=list)
 
