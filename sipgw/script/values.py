@@ -1,4 +1,4 @@
-"""The values of a running script and its operators, as OpenSIPS has them (language.md 1.8, 1.9).
+"""The values of a running script and its operators, as OpenSIPS has them.
 
 A value is an ``int`` (it counts as a number and as its text), a ``str`` (text only) or ``None`` (null); its Python truth is its
 truth in the script: null, 0 and the empty string are false, "0" is true.
@@ -13,6 +13,7 @@ false). That is why the tests against a constant exist in their positive forms o
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -88,6 +89,7 @@ def c_int(number: int) -> int:
     return ((number + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
 
+_NUMBER = re.compile(r"[+-]?[0-9]{1,1000}", re.ASCII).match
 _UPPER_TO_LOWER: Final = {code: code + 32 for code in range(65, 91)}
 
 
@@ -101,6 +103,22 @@ def to_text(value: Value) -> str:
     if value.__class__ is str:
         return value
     return "<null>" if value is None else str(value)
+
+
+def encode(text: str) -> bytes:
+    """The octets of a text, as they came: lengths and positions in a script count these."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def decode(data: bytes) -> str:
+    """The text that octets are in a script; any octets are one."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def to_number(text: str) -> int:
+    """The number that ``text`` begins with, as C's atoi reads it, wrapped; 0 if it begins with none."""
+    found = _NUMBER(text)
+    return c_int(int(found[0])) if found is not None else 0
 
 
 def _kind(value: Value) -> str:
@@ -322,11 +340,11 @@ def calculate(run: Run, op: str, left: Result, right: Result) -> Result:
 
 def _bits(run: Run, op: str, left: str, right: str) -> Result:
     """A bit operator on the bytes of two strings of one length."""
-    first, second = (text.encode("utf-8", "surrogateescape") for text in (left, right))
+    first, second = encode(left), encode(right)
     if len(first) != len(second):
         return wrong(run, f"two strings of different lengths: {op}", L_ERR)
     work = NUMERIC[op]
-    return bytes(work(a, b) for a, b in zip(first, second, strict=True)).decode("utf-8", "surrogateescape")
+    return decode(bytes(work(a, b) for a, b in zip(first, second, strict=True)))
 
 
 def invert(run: Run, value: Result) -> Result:

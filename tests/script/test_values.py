@@ -1,4 +1,4 @@
-"""Operators of the script: the table of language.md 1.8 and 1.9, as asked of the real binary."""
+"""Operators of the script: comparisons and arithmetic, as asked of the real binary."""
 
 from __future__ import annotations
 
