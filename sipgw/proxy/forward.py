@@ -84,7 +84,7 @@ def write_relayed(run: Run, flow: Flow, branch: str) -> bytes:
     if run.path:
         via += f"\r\nRoute: {run.path}"
     vias = message.positions("Via")
-    return write(message, edits.insert_before(vias[0], via) if vias else edits.insert_after(0, via))
+    return write(message, edits.insert_before(vias[0], via) if vias else edits.insert_after(0, via), way=(run, flow))
 
 
 def _without_headers(uri: str) -> str:

@@ -10,11 +10,15 @@ effect; overlapping spans of one line are taken away together and their texts st
 Insertions stay, whatever happens to the line they were put next to, in the order they were given.
 
 Texts are whole header lines without the last CRLF; one at the end is taken off, CRLFs inside make several headers.
+
+What depends on the way that a message takes (its Record-Route names the socket it leaves from) is inserted ``later``: as a
+function that gives the text when the message is written. ``note`` keeps any object in the chain for such a function to find.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from sipgw.sip.address import split_first
 from sipgw.sip.errors import Misuse
@@ -22,7 +26,9 @@ from sipgw.sip.message import Message
 
 __all__ = ["NO_EDITS", "EditList", "remove_first_value", "write"]
 
-_DELETE, _REPLACE, _SPAN, _BEFORE, _AFTER, _APPEND, _BODY, _FIRST_LINE = range(8)
+T = TypeVar("T")
+
+_DELETE, _REPLACE, _SPAN, _BEFORE, _AFTER, _APPEND, _BODY, _FIRST_LINE, _LATER, _NOTE = range(10)
 _AROUND: Final = (_BEFORE, _AFTER)
 
 
@@ -33,7 +39,7 @@ class EditList:
 
     def __init__(
         self, parent: EditList | None, kind: int, line: int = 0, text: str = "", start: int = 0, end: int = 0,
-        data: bytes = b"",
+        data: Any = b"",
     ) -> None:
         self._parent = parent
         self._kind = kind
@@ -82,13 +88,35 @@ class EditList:
         """Put another start line in the place of the received one."""
         return EditList(self, _FIRST_LINE, 0, _trim(text))
 
+    def later(self, line: int, make: Callable[[EditList, Any], str]) -> EditList:
+        """Put before ``lines[line]`` the header that ``make(edits, way)`` gives when the message is written; "" is none.
+
+        ``edits`` is the whole list then, ``way`` what was given to ``write``."""
+        return EditList(self, _LATER, _header_line(line), "", 0, 0, make)
+
+    def note(self, data: object) -> EditList:
+        """Keep ``data``; it changes nothing by itself."""
+        return EditList(self, _NOTE, 0, "", 0, 0, data)
+
+    def notes(self, kind: type[T]) -> list[T]:
+        """What was kept with ``note`` or given to ``later`` and is a ``kind``, in order."""
+        found: list[T] = []
+        edit: EditList | None = self
+        while edit is not None:
+            if edit._kind >= _LATER and isinstance(edit._data, kind):
+                found.append(edit._data)
+            edit = edit._parent
+        found.reverse()
+        return found
+
     @property
     def new_body(self) -> bytes | None:
         """The body given last, ``None`` if the received one stays."""
         edit: EditList | None = self
         while edit is not None:
             if edit._kind == _BODY:
-                return edit._data
+                body: bytes = edit._data
+                return body
             edit = edit._parent
         return None
 
@@ -107,17 +135,17 @@ def _trim(text: str) -> str:
     return text[:-2] if text.endswith("\r\n") else text
 
 
-def write(message: Message, edits: EditList, *, ensure_length: bool = False) -> bytes:
+def write(message: Message, edits: EditList, *, ensure_length: bool = False, way: Any = None) -> bytes:
     """Return the octets to send: untouched lines as they came, edits applied.
 
     Content-Length is put right (or added) when the body was replaced; with ``ensure_length`` it is added even to an
-    untouched message that has none, as a stream demands (RFC 3261 18.3)."""
+    untouched message that has none, as a stream demands (RFC 3261 18.3). ``way`` is for the edits made ``later``."""
     if edits._parent is None and not ensure_length:
         lines = message.lines
         head = "\r\n".join(lines) + "\r\n\r\n"
         return head.encode("utf-8", "surrogateescape") + message.body
     out: list[str | None] = list(message.lines)
-    body = _apply(message, edits, out)
+    body = _apply(message, edits, out, way)
     if body is not None or ensure_length:
         _set_length(message, out, len(message.body if body is None else body), body is not None)
     lines = [line for line in out if line is not None] if None in out else out  # type: ignore[assignment]
@@ -125,7 +153,7 @@ def write(message: Message, edits: EditList, *, ensure_length: bool = False) -> 
     return head.encode("utf-8", "surrogateescape") + (message.body if body is None else body)
 
 
-def _apply(message: Message, edits: EditList, out: list[str | None]) -> bytes | None:
+def _apply(message: Message, edits: EditList, out: list[str | None], way: Any) -> bytes | None:
     """Change ``out`` in place; returns the new body, if there is one."""
     chain = []
     edit = edits
@@ -151,7 +179,13 @@ def _apply(message: Message, edits: EditList, out: list[str | None]) -> bytes | 
             out[edit._line] = None
         elif kind == _BODY:
             body = edit._data
-        else:
+        elif kind == _LATER:
+            text = edit._data(edits, way)
+            if text:
+                if around is None:
+                    around = []
+                around.append(EditList(None, _BEFORE, edit._line, text))
+        elif kind == _SPAN:
             if spans is None:
                 spans = {}
             spans.setdefault(edit._line, []).append(edit)
