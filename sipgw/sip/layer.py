@@ -180,15 +180,9 @@ class TransactionLayer:
         return self._clients.get((branch, method))
 
     def _server_of(self, request: Request, method: str) -> ServerTransaction | None:
-        via = request.via
-        branch = via.branch
-        if branch and branch.startswith(MAGIC_COOKIE) and len(branch) > 7:
-            if method == "ACK":
-                method = "INVITE"
-            return self._servers.get((branch, via.host, via.port, method))
-        if method == "ACK":
-            return self._acks.get(_legacy_key(request, "ACK", request.to_tag))
-        return self._servers.get(_legacy_key(request, method, request.to_tag))
+        key = _server_key(request, method)
+        found = self._servers.get(key)
+        return self._acks.get(key) if found is None and self._acks else found
 
     # The server side
 
@@ -558,10 +552,11 @@ class TransactionLayer:
 
 
 def _server_key(request: Request, method: str) -> Key:
+    """Return under what the transaction of ``request`` is kept, taken as one of ``method`` (RFC 3261 17.2.3)."""
     via = request.via
     branch = via.branch
     if branch and branch.startswith(MAGIC_COOKIE) and len(branch) > 7:
-        return (branch, via.host, via.port, method)
+        return (branch, via.host, via.port, "INVITE" if method == "ACK" else method)
     return _legacy_key(request, method, request.to_tag)
 
 

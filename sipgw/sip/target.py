@@ -149,7 +149,7 @@ def targets(
         return choice.found
     # RFC 3263 4.1: a bare name: NAPTR, then SRV of each transport, then the name's own addresses
     usable = [one for one in transports if not secure or one in _SECURE.values()]
-    for wanted, name in (yield from choice.ask_naptr(host, usable, secure)):
+    for wanted, name in (yield from choice.ask_naptr(host, usable)):
         yield from choice.ask_srv(wanted, name)
     if not choice.had_service:
         for wanted in usable:
@@ -224,7 +224,7 @@ class _Choice:
             yield from self.ask_addresses(transport, record.target, record.port)
 
     def ask_naptr(
-        self, name: str, transports: Sequence[str], secure: bool
+        self, name: str, transports: Sequence[str]
     ) -> Generator[Question, Sequence[Record], list[tuple[str, str]]]:
         """Return the services of ``name`` that we can use, as transport and name of its SRV records (RFC 3263 4.1).
 
@@ -233,7 +233,7 @@ class _Choice:
         for record in (yield from self.ask("NAPTR", name)):
             if isinstance(record, Naptr) and record.flags.lower() == "s" and _plain(record.replacement):
                 transport = _SERVICES.get(record.service.lower(), "")
-                if transport in transports and (not secure or record.service.lower().startswith("sips+")):
+                if transport in transports:
                     usable.append((record.order, record.preference, transport, record.replacement))
         usable.sort(key=lambda found: found[:2])
         return [(transport, replacement) for order, _, transport, replacement in usable if order == usable[0][0]]

@@ -113,6 +113,7 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual((dialog.remote_cseq, dialog.remote_target), (9, "sip:a2"))
         dialog.accept(read_request(request_bytes("INFO", cseq=20, headers="Contact: <sip:a3>\r\n")))
         self.assertEqual((dialog.remote_cseq, dialog.remote_target), (20, "sip:a2"))
+        dialog.accept(read_request(request_bytes("INFO", cseq=20)))  # only a lower number is out of order
         dialog.accept(read_request(request_bytes("ACK", cseq=9)))
         error = self.assertRaises(SipError, dialog.accept, invite("Contact: <sip:a4>\r\n", cseq=19))
         self.assertEqual((error.status, dialog.remote_cseq, dialog.remote_target), (500, 20, "sip:a2"))

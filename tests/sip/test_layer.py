@@ -283,6 +283,13 @@ class InviteTimeoutTests(LayerTests):
         pass_time(self.layer, 0.0, 43.0)
         self.assertNothingLeft()
 
+    def test_cancel(self):
+        """After it the TU cancels; the CANCEL goes out once."""
+        tx = self.send(invite_timeout=10.0)
+        self.hear(response_bytes(180), 0.0)
+        pass_time(self.layer, 0.0, 10.0)
+        self.assertEqual([shown(self.layer.cancel(tx, 10.0)[1]) for _ in range(2)], [">CANCEL", ""])
+
     def test_late_success(self):
         """After it a late 2xx is delivered with its transaction."""
         tx = self.send(invite_timeout=10.0)
@@ -427,7 +434,7 @@ class PauseTests(LayerTests):
         for method in ("INVITE", "MESSAGE"):
             self.layer = TransactionLayer()
             tx = self.send(method, timeout=5.0)
-            self.layer.pause(tx, 2.0)
+            self.layer.pause(tx, 2.3)
             self.layer.pause(tx, 3.0)
             self.assertEqual({what for _, what in pass_time(self.layer, 0.0, 20.0)}, {f">{method}"})
             self.layer.resume(tx, 20.0)
@@ -509,6 +516,7 @@ class ServerInviteTests(LayerTests):
         """After a 2xx retransmissions are absorbed, an ACK and further 2xx pass, until timer L."""
         tx = self.accept()
         self.assertEqual(self.respond(tx, 200), ">200")
+        self.assertEqual(tx.data, b"")  # it will not be sent again
         self.assertEqual(self.hear(request_bytes(), 1.0), "")
         self.assertEqual(self.respond(tx, 200, 2.0), ">200")
         self.assertEqual(self.respond(tx, 486, 2.0), "")

@@ -88,6 +88,12 @@ class DelaysTests(SynchronousTestCase):
         timer.cancel()
         self.assertEqual(len(gc.get_referrers(subject)), before - 1)
 
+    def test_firing_frees(self):
+        """Nor does a timer that has fired keep it."""
+        timer = self.delays.add(1.0, 0.0, "x")
+        self.assertEqual(self.popped(1.0), ["x"])
+        self.assertIsNone(timer.subject)
+
     def test_cancelled_leave(self):
         """Cancelled timers leave when their turn comes: their number is bounded by rate times length."""
         now = 0.0
@@ -119,7 +125,10 @@ class DelaysTests(SynchronousTestCase):
             timer.cancel()
         kept = [length for index, length in enumerate(lengths) if index % 3]
         self.assertEqual(len(self.delays), len(kept))
-        self.assertEqual(self.popped(100.0), [str(length) for length in sorted(kept)])
+        found = self.popped(50.0)
+        self.assertEqual(self.delays.next(), min(length for length in kept if length > 50.0))
+        found += self.popped(100.0)
+        self.assertEqual(found, [str(length) for length in sorted(kept)])
         self.assertEqual(self.delays.held, 0)
 
     @settings(max_examples=150, derandomize=True, deadline=None)
