@@ -24,7 +24,7 @@ RFC 2543 wants: Request-URI, tags, Call-ID, CSeq and top Via. Responses (17.1.3)
 from __future__ import annotations
 
 from collections.abc import Callable
-from os import urandom
+from secrets import token_bytes
 from typing import Any, Final
 
 from sipgw.sip.actions import Action, Counters, Deliver, Failed, Flow, Overload, Send, Unacknowledged
@@ -115,7 +115,7 @@ class TransactionLayer:
         *,
         max_transactions: int = 50_000,
         worker: str = "00",
-        random: Callable[[int], bytes] = urandom,
+        random: Callable[[int], bytes] = token_bytes,
     ) -> None:
         if len(worker) != 2:
             raise Misuse(f"a worker's name has two characters, not {worker!r}")
