@@ -249,7 +249,9 @@ class TransactionUser(Surroundings):
     # -- routes
 
     def execute(self, route: Route, run: Run, done: Callable[[Any], None] | None = None) -> None:
-        """Run ``route``; ``done(result)`` at its end, with 500 already sent and ``DROP`` as result if it broke."""
+        """Run ``route``; ``done(result)`` at its end, with 500 already sent and ``DROP`` as result if it broke.
+
+        A run that has ended forgets its transaction: nothing may hold one but the layer (see ``proxy/responses.py``)."""
         try:
             result = route.function(run)
         except Exception as error:
@@ -261,6 +263,7 @@ class TransactionUser(Surroundings):
                 return
         if done is not None:
             done(result)
+        run.transaction = None
 
     def _drive(
         self, route: Route, run: Run, coroutine: Coroutine[Any, Any, Any], done: Callable[[Any], None] | None
@@ -278,6 +281,7 @@ class TransactionUser(Surroundings):
                 self.on_waited(run)
             if done is not None:
                 done(result)
+            run.transaction = None
 
         def broke(error: BaseException) -> None:
             self.fault(route, run, error)

@@ -8,10 +8,15 @@ next stands in line, so no two of them ever see each other's half-done work.
 How the final response is chosen: a 2xx goes up at once and the other branches are cancelled; a 6xx ends the others but is held
 until they have ended; else when all branches are final the best is picked (16.7 step 6: the lowest class, in the 4xx class those
 that a retry can cure first), the failure route runs once, and if it neither answered nor forked again the best goes up, a 503
-as 500."""
+as 500.
+
+Nothing here may keep itself alive: a busy proxy drops thousands of contexts a second, and they must be freed by their reference
+counts, not by the collector. The server transaction in the layer holds the context (``server.user``), the client transaction in
+the layer its branch; a branch knows its context weakly (``owner``), and a run forgets its transaction when it has ended."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -45,10 +50,10 @@ class ClientBranch:
     ``status``: of the last response, 0 before the first; ``response``: the last one, None where we made it up (408, 503).
     ``cancel``: "" no, "wanted" as soon as a provisional comes, "sent"."""
 
-    __slots__ = ("cancel", "client", "context", "edits", "flow", "index", "on_reply", "over", "response", "run", "status")
+    __slots__ = ("cancel", "client", "edits", "flow", "index", "on_reply", "over", "owner", "response", "run", "status")
 
     def __init__(self, context: ResponseContext, index: int, run: Run, flow: Flow) -> None:
-        self.context = context
+        self.owner = weakref.ref(context)
         self.index = index
         self.run = run
         self.flow = flow
@@ -63,19 +68,22 @@ class ClientBranch:
 
     def receive(self, response: Response, flow: Flow | None, run: Run | None) -> None:
         """Take a response from the layer."""
-        context = self.context
-        context.turn.take(context.responded(self, response, flow, run))
+        context = self.owner()
+        if context is not None:
+            context.turn.take(context.responded(self, response, flow, run))
 
     def failed(self, reason: str) -> None:
         """Learn from the layer that no final response will come."""
-        context = self.context
-        context.turn.take(context.gave_up(self, reason))
+        context = self.owner()
+        if context is not None:
+            context.turn.take(context.gave_up(self, reason))
 
 
 class ResponseContext:
     """One transaction as the script knows it; see the essay above."""
 
     __slots__ = (
+        "__weakref__",
         "branches",
         "cancel_asked",
         "cancel_headers",
@@ -228,6 +236,7 @@ class ResponseContext:
             return False
         branch = ClientBranch(self, len(self.branches), run, flow)
         branch.on_reply = run.on_reply
+        run.transaction = None
         self.branches.append(branch)
         token = user.layer.new_branch()
         data = write_relayed(run, flow, token)

@@ -271,6 +271,7 @@ class TransactionLayer:
 
     def _forget_server(self, tx: ServerTransaction) -> None:
         del self._servers[tx.key]
+        tx.user = None  # the TU's object may hold tx: they must not keep each other alive
         if tx.ack_key is not None and self._acks.get(tx.ack_key) is tx:
             del self._acks[tx.ack_key]
 

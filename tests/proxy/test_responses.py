@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.proxy.responses import ResponseContext
 from sipgw.script.routes import Route
 from sipgw.script.run import Branch, Run
 from sipgw.script.symbols import RouteKind
@@ -471,3 +474,22 @@ class OriginateTests(Settled):
         self.rig.arrive(request("OPTIONS"), ALICE)
         self.assertEqual((self.rig.sent(BOB), self.results), ([], [False]))
         self.settle()
+
+
+class FreedTests(Forked):
+    """Nothing keeps a transaction alive but the layer."""
+
+    def test_reference_counts(self) -> None:
+        """When a call has ended its objects are freed without the collector's help."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        bob, carol = self.invite(CAROL)
+        self.rig.arrive(response(bob, 180), BOB)
+        self.rig.arrive(response(carol, 486), CAROL)
+        self.rig.arrive(response(bob, 200), BOB)
+        contexts = [thing for thing in gc.get_objects() if isinstance(thing, ResponseContext)]
+        self.assertEqual(len(contexts), 1)
+        context = weakref.ref(contexts.pop())
+        self.settle()
+        self.assertIsNone(context())
