@@ -23,6 +23,7 @@ from sipgw.sip.message import Message
 from sipgw.sip.uri import Uri
 
 _ROUTED = "routed"
+_one_own_route = re.compile(r'[ \t]*<sip:([A-Za-z0-9.\-]+):([0-9]{1,5});([^<>,"\s?@]*)>[ \t]*').fullmatch
 _unfit = re.compile(r'[\x00-\x20\x7f<>",?]').search
 
 
@@ -141,6 +142,8 @@ def routed(run: Run) -> Routed:
 def is_own(run: Run, uri: Uri) -> bool:
     """Whether ``uri`` names this server; ``maddr`` counts before the host (RFC 3261 16.4)."""
     port = uri.port
+    if not uri.params:
+        return uri.is_sip and bool(run.user.is_myself(uri.host, port or (5061 if uri.scheme == "sips" else 5060)))
     if port is None:
         port = DEFAULT_PORTS.get((uri.param("transport") or ("tls" if uri.scheme == "sips" else "udp")).lower(), 5060)
     own: bool = uri.is_sip and run.user.is_myself(uri.param("maddr") or uri.host, port)
@@ -157,12 +160,27 @@ def loose_route(run: Run, *, double: bool, warn: bool) -> Routed:
     if "route" not in run.message.names:
         return NOT_ROUTED
     try:
-        found = _Follower(run, double, warn).follow()
+        found = _quick(run) or _Follower(run, double, warn).follow()
     except MalformedMessage as error:
         run.user.log_rarely(("loose_route", error.reason), -1, f"loose_route: {error.reason}")
         found = NOT_ROUTED
     run.keep()[_ROUTED] = found
     return found
+
+
+def _quick(run: Run) -> Routed | None:
+    """Do what nearly every request of a dialog needs: take away its one Route, ours; None if it is any other case."""
+    message = run.message
+    names = message.names
+    index = names.index("route")
+    match = _one_own_route(message.lines[index].partition(":")[2])
+    if match is None or names.count("route") > 1:
+        return None
+    host, port, params = match.groups()
+    if "maddr" in params or not run.user.is_myself(host, int(port)) or message.to_tag is None or is_own(run, run.request_uri):
+        return None
+    run.edits = run.edits.delete(index)
+    return Routed(1, params)
 
 
 class _Follower:

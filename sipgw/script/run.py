@@ -216,6 +216,10 @@ class Run:
         """The Request-URI as it now stands, parsed once for each text; ``MalformedMessage`` if it cannot be."""
         from sipgw.sip.uri import Uri
 
+        message = self.message
+        if self.uri is getattr(message, "uri", None):
+            parsed: Uri = message.request_uri  # type: ignore[union-attr]
+            return parsed
         if self._uri_parsed is None or self._uri_text is not self.uri:
             self._uri_parsed = Uri.parse(self.uri)
             self._uri_text = self.uri
