@@ -142,6 +142,10 @@ class NameAddr:
     @classmethod
     def parse(cls, text: str) -> NameAddr:
         """Read one value; raises ``MalformedMessage``. The URI itself is read when ``uri`` is asked for."""
+        match = _quick_name_addr(text)
+        if match is not None:
+            display, uri_text, params_text = match.groups()
+            return cls(display.rstrip(" \t") if display else "", uri_text, params_text)
         return cls(*_cut_name_addr(text))
 
     def __str__(self) -> str:

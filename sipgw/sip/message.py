@@ -46,8 +46,6 @@ _get_name = NAMES.get
 _is_disjoint = NAMES.keys().isdisjoint
 _head_end = re.compile(rb"\r?\n\r?\n").search
 _line_end = re.compile(r"\n(?![ \t])").split
-_rport = re.compile(r";[ \t]*rport[ \t]*(?:=[ \t]*[0-9]*[ \t]*)?(?=[;,\r\n]|\Z)", re.IGNORECASE).search
-_received = re.compile(r";[ \t]*received[ \t]*=[ \t]*[^;,\s]*", re.IGNORECASE).search
 
 
 class CSeq(NamedTuple):
@@ -126,10 +124,16 @@ class Message:
         try:
             return read(self)
         except MalformedMessage as error:
-            if bad is None:
-                bad = self._bad = {}
-            bad[name] = (f"{error.reason} ({name})", error.status)
-        raise MalformedMessage(*bad[name], self)
+            raise self._remember(name, error) from None
+
+    def _remember(self, name: str, error: MalformedMessage) -> MalformedMessage:
+        """Keep what is wrong with a value; returns the error that says so."""
+        if error.message is not None:
+            return error
+        if self._bad is None:
+            self._bad = {}
+        self._bad[name] = (f"{error.reason} ({name})", error.status)
+        return MalformedMessage(*self._bad[name], self)
 
     @property
     def via(self) -> Via:
@@ -261,13 +265,35 @@ class Message:
             raise MalformedMessage(f"Missing header ({missing})", message=self)
         if len(found) != len(kinds):
             self._check_repeated(found)
-        self.via.params  # noqa: B018 - reading is the check
-        self.from_.tag  # noqa: B018
-        self.to.tag  # noqa: B018
-        self.call_id  # noqa: B018
-        self.max_forwards  # noqa: B018
-        if "expires" in kinds:
-            self.expires  # noqa: B018
+        part = "Via"
+        try:
+            via = self._via
+            if via is None:
+                via = self._via = _read_via(self)
+            via.params  # noqa: B018 - reading is the check
+            part = "From"
+            address = self._from
+            if address is None:
+                address = self._from = _read_from(self)
+            address.tag  # noqa: B018
+            part = "To"
+            address = self._to
+            if address is None:
+                address = self._to = _read_to(self)
+            address.tag  # noqa: B018
+            part = "Call-ID"
+            if self._call_id is None:
+                self._call_id = _read_call_id(self)
+            part = "CSeq"
+            if self._cseq is None:
+                self._cseq = _read_cseq(self)
+            part = "Max-Forwards"
+            self.max_forwards  # noqa: B018
+            part = "Expires"
+            if "expires" in kinds:
+                self.expires  # noqa: B018
+        except MalformedMessage as error:
+            raise self._remember(part, error) from None
 
     def _check_repeated(self, found: list[str]) -> None:
         vias = found.count("via")
@@ -311,7 +337,8 @@ class Request(Message):
             # RFC 3261 19.1.1: no headers here; forwarding them could make them real (RFC 4475 3.1.2.11)
             raise MalformedMessage("Headers in Request-URI", message=self)
         Message.check(self)
-        if self.cseq.method != self.method:
+        cseq = self._cseq
+        if cseq is None or cseq.method != self.method:
             raise MalformedMessage("CSeq method does not match", message=self)
         if self.method == "REGISTER":
             self.contacts  # noqa: B018
@@ -331,11 +358,6 @@ class Response(Message):
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason}>"
-
-    def check(self) -> None:
-        """Refuse what cannot be matched or forwarded; see ``Message.check``."""
-        Message.check(self)
-        self.cseq  # noqa: B018
 
 
 def is_keepalive(data: bytes) -> bool:
@@ -557,29 +579,26 @@ def stamp_via(request: Message, host: str, port: int, *, force_rport: bool = Fal
     May be called again. Raises ``MalformedMessage`` for a Via that cannot be read."""
     via = request.via
     params = via.params
-    wants_rport = force_rport or "rport" in params
-    if not wants_rport and "received" not in params and (via.host == host or via.address == host):
+    rport = force_rport or "rport" in params
+    if not rport and "received" not in params and (via.host == host or via.address == host):
         return
+    old = via.params_text
+    before, found, after = old.partition(";rport")
+    if "received" not in params and (found == ";rport" if rport else True) and after[:1] in ("", ";"):
+        # as most ask for it: the value goes behind the name, received to the end
+        new = f"{before};rport={port}{after};received={host}" if rport else f"{old};received={host}"
+    else:
+        new = ""
+    if rport:
+        params["rport"] = str(port)
+    params["received"] = host
+    via.params_text = new = new or write_params(params)
+    request._vias = None
     index = request.names.index("via")
     line = request.lines[index]
     colon = line.index(":") + 1
-    end = split_first(line, colon)
-    if '"' in via.params_text or via.comment:
-        params = dict(params)
-        if wants_rport:
-            params["rport"] = str(port)
-        params["received"] = host
-        text = " " + str(Via(via.protocol, via.transport, via.host, via.port, write_params(params), via.comment))
+    start = line.find(";", colon)
+    if old and not via.comment and line.startswith(old, start):
+        request.lines[index] = f"{line[:start]}{new}{line[start + len(old):]}"
     else:
-        text = line[colon:end].rstrip(" \t\r\n")
-        if wants_rport:
-            text = _set_param(text, _rport(text), f";rport={port}")
-        text = _set_param(text, _received(text), f";received={host}")
-    request.lines[index] = line[:colon] + text + line[end:]
-    request._via = request._vias = None
-
-
-def _set_param(text: str, found: re.Match[str] | None, param: str) -> str:
-    if found is None:
-        return text + param
-    return text[:found.start()] + param + text[found.end():]
+        request.lines[index] = f"{line[:colon]} {via}{line[split_first(line, colon):]}"
