@@ -1,29 +1,23 @@
-"""Requests and responses: the received head cut into lines once, values parsed when somebody asks for them.
+"""Requests and responses: values parsed when somebody asks for them.
 
-``parse`` decodes the head (utf-8 with surrogateescape, so every octet comes back as it came), splits it at CRLF and
-finds the name of each line by its exact usual spelling in one dict. It does no more than is needed to know where the
-message ends, and gives a ``Request`` or a ``Response``. All else is lazy: ``message.via`` is cut on first touch and
-kept; a malformed value raises ``MalformedMessage`` on each touch. ``check`` is called once for what is new, before a
-script sees it, and touches what a relay reads anyway.
+``parse`` has the head cut (see ``head``) and gives a ``Request`` or a ``Response``; it does no more than is needed to
+know where the message ends. All else is lazy: ``message.via`` is cut on first touch and kept; a malformed value raises
+``MalformedMessage`` on each touch. ``check`` is called once for what is new, before a script sees it, and touches what
+a relay reads anyway.
 
-A head with anything unusual in it (folds, a name unknown or oddly written, bare LF) takes ``_Head.careful``. There
-each fold is joined to its line, with the line end kept inside, so an untouched message is written as it came. Bare
-LF is taken as a line end, since some send it, but leaves as CRLF: were it forwarded as it came, two servers could see
-different headers in it. A bare CR, and any other control character in a name, is malformed for the same reason.
-
-``lines[0]`` is the start line; ``names[i]`` is the lower-case name of ``lines[i]``.
+``lines[0]`` is the start line; ``names[i]`` is the lower-case name of ``lines[i]``, by whatever spelling it came.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
 from sipgw.sip.address import Contact, NameAddr, Via, parse_list, split_first, write_params
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.grammar import is_token, parse_uint, unfold
-from sipgw.sip.headers import NAMES, SINGLE, canonical
+from sipgw.sip.head import body_length, cut_head
+from sipgw.sip.headers import SINGLE, canonical
 from sipgw.sip.limits import LIMITS, Limits
 from sipgw.sip.uri import Uri
 
@@ -37,15 +31,9 @@ METHODS: Final = frozenset({
 })
 """The methods with an RFC of their own; others are legal too."""
 
-_START: Final = "\n"  # stands in ``names`` for the start line: no header name can be equal to it
-_BAD: Final = "\r"  # and this for a line that is no header
 _REQUIRED: Final = frozenset({"via", "from", "to", "call-id", "cseq"})
 _CHECKED: Final = SINGLE | _REQUIRED
 _STATUS: Final = {f"{code}": code for code in range(100, 700)}
-_get_name = NAMES.get
-_is_disjoint = NAMES.keys().isdisjoint
-_head_end = re.compile(rb"\r?\n\r?\n").search
-_line_end = re.compile(r"\n(?![ \t])").split
 
 
 class CSeq(NamedTuple):
@@ -368,45 +356,32 @@ def is_keepalive(data: bytes) -> bool:
 
 
 def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
-    """Read one datagram, or one frame cut from a stream (RFC 3261 7, 18.3).
+    """Read one datagram, or one frame of WebSocket (RFC 3261 7, 18.3; RFC 7118 4.2). Streams: see ``stream.Framer``.
 
     Raises ``MalformedMessage`` and nothing else. Octets after Content-Length are left out; without that header the
-    body is the rest. Its ``message`` is what could be read, so that a request can be answered."""
+    body is the rest. The error's ``message`` is what could be read, so that a request can be answered."""
     if len(data) > limits.message:
         raise MalformedMessage("Message Too Large", 513)
-    end = data.find(b"\r\n\r\n")
-    text = data[:end].decode("utf-8", "surrogateescape") if end > 0 else ""
-    lines = text.split("\r\n")
-    names: list[str] = [_get_name(line.partition(":")[0]) for line in lines]  # type: ignore[misc]
-    names[0] = _START
-    breaks = len(lines) - 1
-    error = ""
-    if (
-        None in names or not _is_disjoint(lines) or not breaks
-        or text.count("\n") != breaks or text.count("\r") != breaks
-    ):
-        lines, names, end, error = _cut_carefully(data, limits)
-        body = data[end:]
-    else:
-        body = data[end + 4:]
-    message = _start(lines, names, body, limits)
-    if "content-length" in names:
-        index = names.index("content-length")
-        digits = lines[index].partition(":")[2].strip(" \t\r\n")
-        size = int(digits) if len(digits) < 10 and digits.isdigit() and digits.isascii() else -1
-        if size != len(body):
-            error = error or _fit_body(message, digits)
-        if names.count("content-length") > 1:
-            error = error or "Repeated Content-Length"
+    lines, names, begin, error = cut_head(data, limits)
+    body = data[begin:]
+    message = build(lines, names, body, limits)
+    try:
+        size = body_length(lines, names, limits)
+    except MalformedMessage as wrong:
+        raise MalformedMessage(error or wrong.reason, wrong.status, message) from None
+    if size >= 0 and size != len(body):
+        if size > len(body):
+            error = error or "Content-Length exceeds the message"
+        message.body = body[:size]
     if error:
         raise MalformedMessage(error, message=message)
     if len(lines) > limits.headers or len(data) > limits.header:
-        _check_sizes(message)
+        check_sizes(message)
     return message
 
 
-def _start(lines: list[str], names: list[str], body: bytes, limits: Limits) -> Request | Response:
-    """Read the start line (RFC 3261 7.1, 7.2) and make the message."""
+def build(lines: list[str], names: list[str], body: bytes, limits: Limits) -> Request | Response:
+    """Make a message of a head cut by ``cut_head``: reads the start line (RFC 3261 7.1, 7.2)."""
     start = lines[0]
     if start[:8] == "SIP/2.0 " or start[:4].upper() == "SIP/":
         version, _, rest = start.partition(" ")
@@ -438,56 +413,8 @@ def _partial(lines: list[str], names: list[str], limits: Limits) -> Request | No
     return Request(words[0], words[1], lines, names, b"", limits)
 
 
-def _cut_carefully(data: bytes, limits: Limits) -> tuple[list[str], list[str], int, str]:
-    """Cut a head with unusual things in it: lines, names, where the body begins, and the first error or ""."""
-    error = ""
-    begin = len(data) - len(data.lstrip(b"\r\n"))
-    found = _head_end(data, begin)
-    if found is None:
-        error = "Incomplete head"
-        head, end = data[begin:], len(data)
-    else:
-        head, end = data[begin:found.start()], found.end()
-    text = head.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
-    if found is None:
-        text = text.rstrip("\n")
-    if "\r" in text:
-        error = error or "Bare CR"
-        text = text.replace("\r", " ")
-    lines = _line_end(text)
-    if len(lines) > limits.headers + 1:
-        raise MalformedMessage("Too many headers")
-    names = [_START]
-    for index in range(1, len(lines)):
-        line = lines[index]
-        if "\n" in line:
-            lines[index] = line.replace("\n", "\r\n")
-        name, colon, _ = line.partition(":")
-        known = _get_name(name) if colon else None
-        if known is None:
-            name = name.strip(" \t\n")
-            if not colon or not is_token(name):
-                error = error or "Bad header line"
-                known = _BAD
-            else:
-                known = canonical(name)
-        names.append(known)
-    return lines, names, end, error
-
-
-def _fit_body(message: Message, digits: str) -> str:
-    """Cut the body to Content-Length (RFC 3261 18.3); returns what is wrong, or ""."""
-    try:
-        size = parse_uint(digits, message.limits.message, "Content-Length")
-    except MalformedMessage as error:
-        return error.reason
-    if size > len(message.body):
-        return "Content-Length exceeds the message"
-    message.body = message.body[:size]
-    return ""
-
-
-def _check_sizes(message: Message) -> None:
+def check_sizes(message: Message) -> None:
+    """Refuse what exceeds the limits of the message."""
     limits = message.limits
     if len(message.lines) > limits.headers + 1:
         raise MalformedMessage("Too many headers", message=message)
