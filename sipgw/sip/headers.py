@@ -1,8 +1,8 @@
 """The table of header fields: usual spelling, compact form, how often, where defined.
 
-A new header is a new row here. ``SPELLINGS`` is what makes parsing fast: each usual way to write a name, with its
-colon, points to the one lower-case name under which the header is known inside sipgw. Spellings that are not in it
-are lowered each time and never kept, so no sender can make a table grow.
+A new header is a new row here. ``NAMES`` is what makes parsing fast: each usual way to write a name points to the one
+lower-case name under which the header is known inside sipgw. Spellings that are not in it are lowered each time and
+never kept, so no sender can make a table grow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-__all__ = ["HEADERS", "NAMES", "SINGLE", "SPELLINGS", "Header", "canonical", "usual"]
+__all__ = ["HEADERS", "NAMES", "SINGLE", "Header", "canonical", "usual"]
 
 
 class Header(NamedTuple):
@@ -163,9 +163,6 @@ NAMES: Final[dict[str, str]] = {
     spelling: header.name.lower() for header in HEADERS.values() for spelling in _spell(header)
 }
 """Usual spelling -> lower-case name, compact forms included."""
-
-SPELLINGS: Final[dict[str, str]] = {f"{spelling}:": name for spelling, name in NAMES.items()}
-"""The same with the colon, as ``message.parse`` finds it at the beginning of a line."""
 
 
 def canonical(name: str) -> str:

@@ -28,7 +28,8 @@ class Limits:
     expires: int = 2**32 - 1  # seconds, RFC 3261 20.19
     port: int = 65535
     ttl: int = 255  # RFC 3261 20.42
-    stream_idle: int = 8  # CRLF keep-alives passed over in one piece of a stream before a message
+    pings: int = 8  # pings answered out of one piece of a stream (RFC 5626 4.4.1)
+    parts: int = 32  # parts of a multipart body
 
 
 LIMITS: Final = Limits()

@@ -157,6 +157,8 @@ class Uri:
     def with_scheme(self, scheme: str) -> Uri:
         """Return this SIP URI as ``sip`` or ``sips``."""
         self._must_be_sip()
+        if scheme not in ("sip", "sips"):
+            raise SipError("Only sip and sips have the same parts", 416)
         return Uri.parse(scheme + self.text[len(self.scheme):])
 
     def with_params(self, params: str) -> Uri:
@@ -194,11 +196,10 @@ class Uri:
         if not self.host:
             raise SipError(f"A {self.scheme} URI has no such part", 416)
 
-    def _with(self, user: str | None, password: str | None, host: str = "") -> Uri:
+    def _with(self, user: str | None, password: str | None, host: str | None = None) -> Uri:
         self._must_be_sip()
-        return Uri.parse(
-            _write(self.scheme, user, password, host or self.host, self.port, self.params, self.headers)
-        )
+        host = self.host if host is None else host
+        return Uri.parse(_write(self.scheme, user, password, host, self.port, self.params, self.headers))
 
 
 def _write(
