@@ -145,15 +145,13 @@ def write(message: Message, edits: EditList, *, ensure_length: bool = False, way
         head = "\r\n".join(lines) + "\r\n\r\n"
         return head.encode("utf-8", "surrogateescape") + message.body
     out: list[str | None] = list(message.lines)
-    body = _apply(message, edits, out, way)
-    if body is not None or ensure_length:
-        _set_length(message, out, len(message.body if body is None else body), body is not None)
+    body = _apply(message, edits, out, ensure_length, way)
     lines = [line for line in out if line is not None] if None in out else out  # type: ignore[assignment]
     head = "\r\n".join(lines) + "\r\n\r\n"
     return head.encode("utf-8", "surrogateescape") + (message.body if body is None else body)
 
 
-def _apply(message: Message, edits: EditList, out: list[str | None], way: Any) -> bytes | None:
+def _apply(message: Message, edits: EditList, out: list[str | None], ensure_length: bool, way: Any) -> bytes | None:
     """Change ``out`` in place; returns the new body, if there is one."""
     chain = []
     edit = edits
@@ -193,6 +191,10 @@ def _apply(message: Message, edits: EditList, out: list[str | None], way: Any) -
         for line, parts in spans.items():
             if out[line] is message.lines[line]:
                 out[line] = _splice(message.lines[line], parts)
+    if body is not None:
+        _set_length(message, out, len(body), True)
+    elif ensure_length:
+        _set_length(message, out, len(message.body), False)
     if around is not None:
         _insert(around, out)
     return body
@@ -227,19 +229,13 @@ def _splice(text: str, spans: list[EditList]) -> str:
 
 
 def _set_length(message: Message, out: list[str | None], length: int, changed: bool) -> None:
+    """Put Content-Length right where the body has ``changed``, and add it where it is missing."""
     text = f"Content-Length: {length}"
-    if "content-length" in message.names:
-        index = message.names.index("content-length")
-        line = out[index]
-        if changed and line is message.lines[index]:
-            out[index] = text
-            return
-        if line is not None:
-            if changed:
-                # something was put around or in its place: take the received line out of it, add the right one
-                out[index] = line.replace(message.lines[index], text)
-            return
-    out.append(text)
+    index = message.names.index("content-length") if "content-length" in message.names else 0
+    if not index or out[index] is None:
+        out.append(text)
+    elif changed:
+        out[index] = text
 
 
 def remove_first_value(edits: EditList, message: Message, name: str) -> EditList:

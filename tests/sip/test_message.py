@@ -34,7 +34,7 @@ def data(
 
 
 def request(*extra: str, drop: str = "", **changed: str) -> Request:
-    message = parse(data(*extra, drop=drop, **changed))
+    message = parse(data(*extra, start="INVITE sip:bob@b.example SIP/2.0", body=b"", drop=drop, **changed))
     assert isinstance(message, Request)
     return message
 
@@ -233,7 +233,8 @@ class CheckTests(SynchronousTestCase):
     def test_repeated(self) -> None:
         """The headers that route, match or frame may come once (RFC 4475 3.3.8)."""
         for line in (
-            "From: <sip:x>;tag=2", "t: <sip:x>", "i: other", "CSeq: 1 INVITE", "Max-Forwards: 1", "c: x/y", "Expires: 1", "Expires: 2",
+            "From: <sip:x>;tag=2", "t: <sip:x>", "i: other", "CSeq: 1 INVITE", "Max-Forwards: 1", "c: x/y", "Expires: 1",
+            "Expires: 2",
         ):
             self.assertRaises(MalformedMessage, request(line, Content_Type="a/b", Expires="1").check)
 
@@ -321,7 +322,8 @@ class StampTests(SynchronousTestCase):
         for via in (
             "SIP/2.0/UDP 192.0.2.9;received=6.6.6.6", "SIP/2.0/UDP a;received=6.6.6.6;rport=1",
             "SIP/2.0/UDP a ; Received = 6.6.6.6",
-            'SIP/2.0/UDP a;x=";received=6.6.6.6";rport', "SIP/2.0/UDP a;received=6.6.6.6\r\n ;rport", "SIP/2.0/UDP a;received=[::6]",
+            'SIP/2.0/UDP a;x=";received=6.6.6.6";rport', "SIP/2.0/UDP a;received=6.6.6.6\r\n ;rport",
+            "SIP/2.0/UDP a;received=[::6]",
             "SIP/2.0/UDP a;rport (;received=6.6.6.6)", "SIP/2.0/UDP a;x\r\n ;rport, SIP/2.0/UDP b;x ;rport",
         ):
             message = request(f"Via: {via}", drop="Via")
