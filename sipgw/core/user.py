@@ -21,6 +21,8 @@ from os import urandom
 from typing import Any, Protocol
 from zlib import crc32
 
+from twisted.internet.defer import Deferred
+
 from sipgw.core.surroundings import Surroundings
 from sipgw.core.waiting import Drive
 from sipgw.script.routes import Route, RouteSet
@@ -206,7 +208,7 @@ class TransactionUser(Surroundings):
 
     def _request(self, request: Request, flow: Flow) -> None:
         run = Run(request, RouteKind.REQUEST, flow, self.clock(), self)
-        if not request.uri.lower().startswith(KNOWN_SCHEMES):
+        if not request.uri.startswith(KNOWN_SCHEMES) and not request.uri.lower().startswith(KNOWN_SCHEMES):
             self.bad_uris.value += 1
             self.reply(run, 416, "Unsupported URI Scheme")
             return
@@ -259,25 +261,35 @@ class TransactionUser(Surroundings):
             result = DROP
         else:
             if route.waits:
-                self._drive(route, run, result, done)
-                return
+                try:
+                    awaited = result.send(None)
+                except StopIteration as stop:
+                    result = stop.value
+                except Exception as error:
+                    self.fault(route, run, error)
+                    result = DROP
+                else:
+                    self._wait(route, run, result, awaited, done)
+                    return
         if done is not None:
             done(result)
         run.transaction = None
 
-    def _drive(
-        self, route: Route, run: Run, coroutine: Coroutine[Any, Any, Any], done: Callable[[Any], None] | None
+    def _wait(
+        self,
+        route: Route,
+        run: Run,
+        coroutine: Coroutine[Any, Any, Any],
+        awaited: Deferred[Any],
+        done: Callable[[Any], None] | None,
     ) -> None:
-        waited = False
-
-        def waits() -> None:
-            nonlocal waited
-            waited = True
-            if run.kind is RouteKind.REQUEST and run.transaction is None and self.on_wait is not None:
-                self.on_wait(run)
+        """Let the run wait for ``awaited``, and go on when it fires."""
+        request = run.kind is RouteKind.REQUEST
+        if request and run.transaction is None and self.on_wait is not None:
+            self.on_wait(run)
 
         def ended(result: Any) -> None:
-            if waited and run.kind is RouteKind.REQUEST and self.on_waited is not None:
+            if request and self.on_waited is not None:
                 self.on_waited(run)
             if done is not None:
                 done(result)
@@ -287,7 +299,7 @@ class TransactionUser(Surroundings):
             self.fault(route, run, error)
             ended(DROP)
 
-        Drive(coroutine, ended, broke, waits).step()
+        awaited.addBoth(Drive(coroutine, ended, broke).step)
 
     async def run_route(self, route: Route, run: Run) -> Any:
         """Run ``route`` inside another coroutine; what it raises is a fault of that route, the result ``DROP``."""

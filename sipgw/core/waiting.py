@@ -12,23 +12,19 @@ from twisted.python.failure import Failure
 
 
 class Drive:
-    """One coroutine on its way: ``done(result)`` at its end, ``failed(exception)`` if it raises.
+    """One coroutine on its way: ``done(result)`` at its end, ``failed(exception)`` if it raises."""
 
-    ``waits`` is called once, when it first has to wait."""
-
-    __slots__ = ("_coroutine", "_done", "_failed", "_waits")
+    __slots__ = ("_coroutine", "_done", "_failed")
 
     def __init__(
         self,
         coroutine: Coroutine[Any, Any, Any],
         done: Callable[[Any], None],
         failed: Callable[[BaseException], None],
-        waits: Callable[[], None] | None = None,
     ) -> None:
         self._coroutine = coroutine
         self._done = done
         self._failed = failed
-        self._waits = waits
 
     def step(self, fired: Any = None) -> None:
         """Run on until the end or the next Deferred; ``fired`` is what the last one brought."""
@@ -42,9 +38,6 @@ class Drive:
         except Exception as error:
             self._failed(error)
         else:
-            if self._waits is not None:
-                waits, self._waits = self._waits, None
-                waits()
             awaited.addBoth(self.step)
 
 
@@ -71,11 +64,28 @@ class Turn:
             self._queue.append(coroutine)
             return
         self._busy = True
-        Drive(coroutine, self._ended, self._broke).step()
+        self._run(coroutine)
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run ``coroutine`` and those behind it, as far as they go without waiting."""
+        while True:
+            try:
+                awaited = coroutine.send(None)
+            except StopIteration:
+                pass
+            except Exception as error:
+                self._failed(error)
+            else:
+                awaited.addBoth(Drive(coroutine, self._ended, self._broke).step)
+                return
+            if not self._queue:
+                self._busy = False
+                return
+            coroutine = self._queue.pop(0)
 
     def _ended(self, _result: Any) -> None:
         if self._queue:
-            Drive(self._queue.pop(0), self._ended, self._broke).step()
+            self._run(self._queue.pop(0))
         else:
             self._busy = False
 
