@@ -35,7 +35,9 @@ def parse_q(text: str) -> int:
 
 def main_branch(run: Run) -> Branch:
     """The Request-URI and what belongs to it, as a branch."""
-    return Branch(run.uri, run.dst_uri, run.path, run.q, run.branch_flags, run.send_socket)
+    branch = Branch(run.uri, run.dst_uri, run.path, run.q, run.branch_flags, run.send_socket)
+    branch.attrs = run.attrs
+    return branch
 
 
 def set_main(run: Run, branch: Branch) -> None:
@@ -46,6 +48,7 @@ def set_main(run: Run, branch: Branch) -> None:
     run.q = branch.q
     run.branch_flags = branch.flags
     run.send_socket = branch.socket
+    run.attrs = branch.attrs
 
 
 def append(run: Run, branch: Branch) -> bool:

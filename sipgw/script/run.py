@@ -127,6 +127,7 @@ class Run:
         "_uri_text",
         "advertised_host",
         "advertised_port",
+        "attrs",
         "avps",
         "branch_flags",
         "branch_index",
@@ -179,6 +180,8 @@ class Run:
         self.path: str | None = None
         self.q = -1
         self.branch_flags = 0
+        self.attrs: dict[str, Value] | None = None
+        """What ``$msg.branch.attr(name)`` knows of the Request-URI, as ``Branch.attrs`` of the others."""
         self.send_socket: Any = None
         self.branches: list[Branch] = []
         self.branch_index = 0

@@ -52,6 +52,13 @@ class MoveTests(SynchronousTestCase):
             self.assertTrue(branches.swap(run, one, other))
             self.assertEqual(users(run), after, (one, other))
 
+    def test_attributes(self) -> None:
+        """The attributes of a branch go with it, to the Request-URI as well."""
+        run = run_with("b")
+        run.branches[0].attrs = {"attr": "of b"}
+        self.assertTrue(branches.swap(run, 0, -1))
+        self.assertEqual((run.attrs, run.branches[0].attrs), ({"attr": "of b"}, None))
+
     def test_no_such(self) -> None:
         """An index that no branch has changes nothing and is logged."""
         run = run_with("b", "c", "d")
