@@ -1,0 +1,285 @@
+"""The location service (RFC 3261 10.1): which contacts an address-of-record is bound to, and until when.
+
+A ``LocationTable`` (OpenSIPS's usrloc "domain", as in ``save("location")``) maps an address-of-record to its list of
+``Binding``, in the order in which ``lookup`` tries them. Three things keep its cost apart from its size:
+
+- **Expiry.** Each binding lies in the bucket of the *tick* in which it expires (``tick`` seconds, usrloc's
+  ``timer_interval``). To refresh it is to move it to a later bucket, which most refreshes do not even need; to sweep is
+  to take the buckets that are over. No sweep ever looks at a binding that stays, and it may stop after ``limit``
+  bindings and go on later, so that a million that expire together do not hold up the reactor. Between its end and its
+  sweep a binding is in the table; whoever asks for ``live`` bindings finds it gone.
+- **Matching.** A binding keeps ``key``, a number made of the parts of its Contact URI that RFC 3261 19.1.4 always
+  compares. A refresh is found by the text of the URI; a new contact is compared as a URI only where the key is the same.
+- **Bounds.** ``capacity`` bindings in all, ``AOR_CONTACTS`` for one address-of-record.
+
+Measured (``bench/memory.py``): about 1 kB a binding, strings included.
+
+Other kinds of storage come behind the same door. Nothing outside this file touches ``_records``: the registrar reads
+with ``live``, decides without the table (``registrar.py``), and then writes with ``insert``, ``changed`` and ``remove``,
+which are the only ways in which a binding changes. So:
+
+- *SQL behind memory* (write-through, write-back): a subclass notes in those three what is to be written, and the same
+  turn or a timer writes it; at the start the rows are inserted. A row counts its seconds from 1970.
+- *SQL or a key-value store only*: ``live`` becomes a coroutine that fetches one address-of-record, and one that commits
+  it takes the place of the three; ``save`` and ``lookup`` become ``async def``, which a script does not notice.
+- *Several machines*: the three tell the others what they did, and apply what the others tell.
+
+Times are seconds of the monotonic clock; ``inf`` never expires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import inf, isinf
+from typing import Any, Final
+
+from sipgw.sip.grammar import unescape
+from sipgw.sip.uri import Uri, same_uri
+
+__all__ = ["ALL_METHODS", "AOR_CONTACTS", "Binding", "LocationTable", "binding_key", "find_contact"]
+
+AOR_CONTACTS: Final = 256
+"""The most bindings of one address-of-record, whatever ``max_contacts`` says: no request is forked further."""
+CAPACITY: Final = 1_000_000
+"""The most bindings of one table (hardening P27)."""
+ALL_METHODS: Final = 0xFFFFFFFF
+"""``Binding.methods`` of a contact that did not say which methods it knows."""
+
+
+def binding_key(uri: Uri) -> int:
+    """A number that is the same for URIs that are equal by RFC 3261 19.1.4 (but not only for those)."""
+    user = uri.user
+    if uri.scheme == "tel":
+        return hash("tel")  # visual separators and the like: left to ``same_uri``
+    if user is not None and "%" in user:
+        user = unescape(user)
+    return hash((uri.scheme, user, uri.host.lower() if uri.host[:1] != "[" else "[", uri.port))
+
+
+class Binding:
+    """One contact of one address-of-record.
+
+    ``q`` is in thousandths, -1 when the contact gave none. ``received`` is where the REGISTER came from, as a URI, where that
+    matters (NAT); ``path`` the value of its Path header fields (RFC 3327), ``socket`` the local socket that it came to.
+    ``flags`` are branch flags as a mask, ``methods`` OpenSIPS's mask of methods, ``marks`` usrloc's own flags. ``modified`` is
+    when it was last written, ``serial`` its number in the table. ``bucket`` belongs to the table."""
+
+    __slots__ = (
+        "aor",
+        "attr",
+        "bucket",
+        "call_id",
+        "contact",
+        "cseq",
+        "expires",
+        "flags",
+        "instance",
+        "key",
+        "marks",
+        "methods",
+        "modified",
+        "path",
+        "q",
+        "received",
+        "reg_id",
+        "serial",
+        "socket",
+        "user_agent",
+    )
+
+    def __init__(self, aor: str, contact: str, key: int, expires: float, call_id: str, cseq: int, now: float) -> None:
+        self.aor = aor
+        self.contact = contact
+        self.key = key
+        self.expires = expires
+        self.call_id = call_id
+        self.cseq = cseq
+        self.modified = now
+        self.q = -1
+        self.flags = 0
+        self.marks = 0
+        self.methods = ALL_METHODS
+        self.user_agent = ""
+        self.received: str | None = None
+        self.path: str | None = None
+        self.socket: Any = None
+        self.instance: str | None = None
+        self.reg_id: str | None = None
+        self.attr: str | None = None
+        self.serial = 0
+        self.bucket = -1
+
+    def __repr__(self) -> str:
+        return f"<Binding {self.aor} -> {self.contact}>"
+
+    def seconds_left(self, now: float) -> int:
+        """Whole seconds until it expires, 1 at least while it is there (for ``;expires=``)."""
+        left = int(self.expires - now + 0.5) if self.expires != inf else 2**32 - 1
+        return left if left > 0 else 1
+
+
+class LocationTable:
+    """All bindings of one name (``location``).
+
+    ``by_time``: the newest registration comes first instead of the highest q (usrloc's ``desc_time_order``)."""
+
+    def __init__(
+        self, name: str = "location", *, tick: float = 60, by_time: bool = False, capacity: int = CAPACITY
+    ) -> None:
+        self.name = name
+        self.tick = tick
+        self.by_time = by_time
+        self.capacity = capacity
+        self.count = 0
+        """Bindings that are there, those included that have expired and wait for their sweep."""
+        self.expired = 0
+        """Bindings that were removed because their time was over, ever."""
+        self._records: dict[str, list[Binding]] = {}
+        self._values: dict[str, dict[str, str]] = {}
+        self._buckets: dict[int, set[Binding]] = {}
+        self._serial = 0
+
+    # -- reading
+
+    def __len__(self) -> int:
+        """How many addresses-of-record are there."""
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[tuple[str, tuple[Binding, ...]]]:
+        """Each address-of-record that is there when the walk begins, with its bindings when it comes to it.
+
+        The walk may be interrupted and the table be changed meanwhile."""
+        for aor in list(self._records):
+            record = self._records.get(aor)
+            if record:
+                yield aor, tuple(record)
+
+    def bindings(self, aor: str) -> Sequence[Binding]:
+        """All bindings of ``aor`` in order, expired ones included. Not to be changed."""
+        return self._records.get(aor, ())
+
+    def live(self, aor: str, now: float) -> Sequence[Binding]:
+        """The bindings of ``aor`` that have not expired, in order; those that have are removed. Not to be changed."""
+        record = self._records.get(aor)
+        if record is None:
+            return ()
+        for binding in record:
+            if binding.expires <= now:
+                break
+        else:
+            return record
+        for binding in [binding for binding in record if binding.expires <= now]:
+            self.remove(binding)
+            self.expired += 1
+        return self._records.get(aor, ())
+
+    # -- the three ways to write
+
+    def insert(self, binding: Binding) -> None:
+        """Bind one more contact; ``binding.aor`` says to whom. The caller has seen to ``capacity``."""
+        record = self._records.get(binding.aor)
+        if record is None:
+            record = self._records[binding.aor] = []
+        self._serial += 1
+        binding.serial = self._serial
+        self.count += 1
+        self._place(record, binding)
+        self._schedule(binding)
+
+    def changed(self, binding: Binding, old_q: int | None = None) -> None:
+        """Take note that ``binding``, which is in the table, has new values; ``old_q``: its q before, if that has changed."""
+        if self.by_time or (old_q is not None and old_q != binding.q):
+            record = self._records[binding.aor]
+            if len(record) > 1:
+                record.remove(binding)
+                self._place(record, binding)
+        if binding.bucket != self._bucket_of(binding.expires):
+            self._unschedule(binding)
+            self._schedule(binding)
+
+    def remove(self, binding: Binding) -> None:
+        """Take ``binding`` out; harmless when it is out already."""
+        if binding.bucket == -1:
+            return
+        self._unschedule(binding)
+        record = self._records[binding.aor]
+        if len(record) == 1:
+            del self._records[binding.aor]
+            self._values.pop(binding.aor, None)
+        else:
+            record.remove(binding)
+        self.count -= 1
+
+    def _place(self, record: list[Binding], binding: Binding) -> None:
+        """Put ``binding`` where ``lookup`` shall meet it: behind those whose q is as high, or first of all by time."""
+        if self.by_time:
+            record.insert(0, binding)
+            return
+        q = binding.q
+        for index, other in enumerate(record):
+            if other.q < q:
+                record.insert(index, binding)
+                return
+        record.append(binding)
+
+    # -- expiry
+
+    def _bucket_of(self, expires: float) -> int:
+        """The tick by whose end a binding has expired; 0 for one that never does."""
+        return 0 if isinf(expires) else int(expires // self.tick) + 1
+
+    def _schedule(self, binding: Binding) -> None:
+        number = binding.bucket = self._bucket_of(binding.expires)
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            self._buckets[number] = {binding}
+        else:
+            bucket.add(binding)
+
+    def _unschedule(self, binding: Binding) -> None:
+        bucket = self._buckets[binding.bucket]
+        bucket.discard(binding)
+        if not bucket:
+            del self._buckets[binding.bucket]
+        binding.bucket = -1
+
+    def sweep(self, now: float, limit: int = 1000) -> int:
+        """Remove what expired before the tick of ``now`` began, ``limit`` bindings at most; returns how many.
+
+        As many as ``limit`` means that there may be more: call again soon."""
+        current = int(now // self.tick)
+        removed = 0
+        for number in [number for number in self._buckets if 0 < number <= current]:
+            bucket = self._buckets[number]
+            while bucket and removed < limit:
+                self.remove(bucket.pop())
+                removed += 1
+            if removed >= limit:
+                break
+        self.expired += removed
+        return removed
+
+    # -- values that scripts keep with an address-of-record (ul_add_key)
+
+    def values(self, aor: str) -> dict[str, str] | None:
+        """The values kept with ``aor`` by name, to be read and changed; None if it has no binding. They go with the last one."""
+        if aor not in self._records:
+            return None
+        return self._values.setdefault(aor, {})
+
+
+def find_contact(bindings: Sequence[Binding], contact: str, call_id: str | None = None) -> Binding | None:
+    """Which of ``bindings`` has ``contact`` as its URI (RFC 3261 19.1.4), and ``call_id`` where one is given.
+
+    Raises ``MalformedMessage`` for a ``contact`` that is no URI, unless one has the very same text."""
+    for binding in bindings:
+        if binding.contact == contact and (call_id is None or binding.call_id == call_id):
+            return binding
+    if not bindings:
+        return None
+    uri = Uri.parse(contact)
+    key = binding_key(uri)
+    for binding in bindings:
+        if binding.key == key and (call_id is None or binding.call_id == call_id) and same_uri(binding.contact, uri):
+            return binding
+    return None
