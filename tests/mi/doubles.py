@@ -31,9 +31,9 @@ class FakeServer:
     """One server with the modules that a test adds."""
 
     def __init__(self, reactor: Any = None) -> None:
-        self.user = FakeUser()
+        self.user: Any = FakeUser()
         self.statistics = Statistics()
-        self.commands = Commands(self.user.log)
+        self.commands: Any = Commands(self.user.log)
         self.modules: dict[str, Any] = {}
         self.reactor = reactor
         self.arguments = ["sipgw", "-c", "opensips.cfg"]

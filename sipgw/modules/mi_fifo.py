@@ -1,0 +1,141 @@
+"""The module mi_fifo: management commands through a named pipe (``:reply_name:{json}``, JSON-RPC 2.0)."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from sipgw.exports import Module, every, param
+from sipgw.interfaces import Server
+from sipgw.mi.fifo import MAX_ANSWERS, FifoReader, FifoReply
+from sipgw.mi.framing import FifoRequest
+
+
+def _mode(value: int) -> None:
+    """Refuse what is no file mode."""
+    if not 0 <= value <= 0o777:
+        raise ValueError(f"{value:#o} is no file mode: write it in octal, as 0660")
+
+
+def _user(value: int | str) -> int:
+    """The numeric id of a user, -1 for an empty name."""
+    try:
+        return _number(value) if value != "" else -1
+    except ValueError:
+        try:
+            return pwd.getpwnam(str(value)).pw_uid
+        except KeyError:
+            raise ValueError(f"there is no user {value!r}") from None
+
+
+def _group(value: int | str) -> int:
+    """The numeric id of a group, -1 for an empty name."""
+    try:
+        return _number(value) if value != "" else -1
+    except ValueError:
+        try:
+            return grp.getgrnam(str(value)).gr_gid
+        except KeyError:
+            raise ValueError(f"there is no group {value!r}") from None
+
+
+def _number(value: int | str) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError("a numeric id is not negative")
+    return number
+
+
+class MiFifo(Module):
+    """Takes management commands from a named pipe and answers on the pipe that each client names."""
+
+    name = "mi_fifo"
+
+    fifo_name: str = param("/tmp/opensips_fifo", "The pipe to create and to read")
+    fifo_mode: int = param(0o660, "Its access mode, in octal", check=_mode)
+    fifo_user: int | str = param("", "Its owner, a name or a number; empty: whom sipgw runs as", check=_user)
+    fifo_group: int | str = param("", "Its group, a name or a number; empty: that of sipgw", check=_group)
+    reply_dir: str = param("/tmp/", "Where the clients' reply pipes stand; a request names one without a path")
+    pretty_printing: int = param(0, "1: answers are indented, over several lines")
+
+    def __init__(self, server: Server | None = None, **parameters: Any) -> None:
+        super().__init__(server, **parameters)
+        self._reader: FifoReader | None = None
+        self._replies: set[FifoReply] = set()
+        self._busy = 0
+        """Requests that have no answer yet, or whose answer is on its way."""
+
+    async def start(self) -> None:
+        """Create the pipe and read it."""
+        self._open()
+
+    def _open(self) -> None:
+        self._reader = FifoReader(
+            self.server.reactor, self.fifo_name, self.fifo_mode, _user(self.fifo_user), _group(self.fifo_group), self._take
+        )
+        if self._busy < MAX_ANSWERS:
+            self._reader.resume()
+
+    async def stop(self) -> None:
+        """Remove the pipe; answers that nobody has read are given up."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        for reply in list(self._replies):
+            reply.end("the server stops")
+
+    @every(30)
+    def look_after(self) -> None:
+        """Create the pipe again if somebody has removed it."""
+        if self._reader is not None and not os.path.lexists(self.fifo_name):
+            self.server.user.log(1, f"mi_fifo: {self.fifo_name} has been removed; it is created again")
+            self._reader.close()
+            try:
+                self._open()
+            except OSError as error:
+                self.server.user.log(-1, f"mi_fifo: {self.fifo_name}: {error.strerror}")
+
+    def _take(self, request: FifoRequest) -> None:
+        """Run one request, unless it is none."""
+        if request.fault:
+            self.server.user.log(-1, f"mi_fifo: {request.fault}: {_shown(request)}")
+            return
+        self._busy += 1
+        if self._busy >= MAX_ANSWERS and self._reader is not None:
+            self._reader.pause()
+        Deferred.fromCoroutine(self._run(request)).addErrback(self._broken)
+
+    async def _run(self, request: FifoRequest) -> None:
+        answer = await self.server.commands.answer(request.body, bool(self.pretty_printing))
+        if answer is None or not request.reply or self._reader is None:
+            self._ended()
+            return
+
+        def done(fault: str) -> None:
+            self._replies.discard(reply)
+            if fault:
+                self.server.user.log(1, f"mi_fifo: an answer was lost: {fault}")
+            self._ended()
+
+        reply = FifoReply(self.server.reactor, os.path.join(self.reply_dir, request.reply), answer, done)
+        self._replies.add(reply)
+        reply.start()
+
+    def _broken(self, failure: Failure) -> None:
+        self.server.user.log(-1, f"mi_fifo: {type(failure.value).__name__}: {failure.getErrorMessage()}")
+        self._ended()
+
+    def _ended(self) -> None:
+        self._busy -= 1
+        if self._busy == MAX_ANSWERS - 1 and self._reader is not None:
+            self._reader.resume()
+
+
+def _shown(request: FifoRequest) -> str:
+    """The beginning of what came, for one line of the log."""
+    return repr((request.reply.encode("utf-8", "surrogateescape") + b":" + request.body)[:80])
