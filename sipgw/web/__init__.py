@@ -1,0 +1,1 @@
+"""HTTP: one site, on which modules mount what they have to show."""
