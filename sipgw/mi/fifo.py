@@ -195,11 +195,17 @@ class FifoReply:
             self._timer = self._reactor.callLater(RETRY, self.start)
 
     def doWrite(self) -> None:
-        """Write what the pipe has room for, one piece at most."""
+        """Write what the pipe has room for, one piece at most.
+
+        The end is told with the last octet: a client that has its line closes the pipe at once, which is no fault."""
         try:
             if not self._left:
                 self._left = next(self._answer)
             written = os.write(self._fd, self._left)
+            self._left = self._left[written:]
+            self._timer.reset(PATIENCE)
+            if not self._left:
+                self._left = next(self._answer)
         except StopIteration:
             self.end("")
         except BlockingIOError:
@@ -208,9 +214,6 @@ class FifoReply:
             self.end(f"{self._path}: {error.strerror}")
         except Exception as error:
             self.end(f"the answer broke off: {type(error).__name__}: {error}")
-        else:
-            self._left = self._left[written:]
-            self._timer.reset(PATIENCE)
 
     def _too_slow(self) -> None:
         self._timer = None

@@ -176,6 +176,24 @@ class ReplyTests(PipeTests):
         self.assertEqual(self.ends, [""])
         self.clean()
 
+    def test_done_with_last_octet(self) -> None:
+        """A client that closes its pipe as soon as it has its line is no fault, however the reactor tells it."""
+        os.mkfifo(self.path)
+        fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        reply = self.reply(iter([b"x"]))
+        while not (got := self.some(fd)).endswith(b"\n"):
+            reply.doWrite()
+        os.close(fd)
+        reply.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual((got, self.ends), (b"\n", [""]))
+        self.clean()
+
+    def some(self, fd: int) -> bytes:
+        try:
+            return os.read(fd, 100)
+        except BlockingIOError:
+            return b""
+
     def test_late_reader(self) -> None:
         """A client that opens, or even makes, its pipe late gets its answer."""
         self.reply(iter([b"x"]))
