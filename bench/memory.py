@@ -49,8 +49,9 @@ def relay() -> bytes:
     stamp_via(message, "10.1.2.3", 5060)
     message.check()
     edits = remove_first_value(NO_EDITS, message, "route").replace(2, f"Max-Forwards: {(message.max_forwards or 70) - 1}")
-    edits = edits.insert_before(1, "Via: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK00c0ffee").first_line("INVITE sip:bob@10.9.9.9 SIP/2.0")
-    return write(message, edits.insert_before(1, "Record-Route: <sip:10.0.0.1;lr>"))
+    edits = edits.insert_before(1, "Via: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK00c0ffee")
+    edits = edits.first_line("INVITE sip:bob@10.9.9.9 SIP/2.0").insert_before(1, "Record-Route: <sip:10.0.0.1;lr>")
+    return write(message, edits)
 
 
 def bench_parse() -> None:

@@ -92,15 +92,20 @@ def parse_params(text: str) -> dict[str, str | None]:
 
     ``None`` is the value of a parameter without "="; quotes are kept (see ``unquote``). A name that comes twice is
     malformed (7.3.1), since two servers would believe different ones."""
+    return _read_params(text, _quick_params(text) is None)
+
+
+def _read_params(text: str, carefully: bool) -> dict[str, str | None]:
+    """Cut parameters; the quick way is for a text that a regular expression above has seen."""
     params: dict[str, str | None] = {}
     if not text:
         return params
-    if _quick_params(text) is not None:
+    if not carefully:
         parts = text.split(";")
         for part in parts:
             name, equals, value = part.partition("=")
             params[name.lower()] = value if equals else None
-        if len(params) != len(parts):
+        if parts[0] or len(params) != len(parts):
             raise MalformedMessage("Repeated parameter")
         del params[""]
         return params
@@ -173,7 +178,8 @@ class NameAddr:
         """The header parameters, read on first touch; raises ``MalformedMessage``."""
         params = self._params
         if params is None:
-            params = self._params = parse_params(self.params_text)
+            text = self.params_text
+            params = self._params = _read_params(text, '"' in text or " " in text or "\t" in text)
         return params
 
     @property
@@ -322,7 +328,8 @@ class Via:
         """The parameters, read on first touch; raises ``MalformedMessage``."""
         params = self._params
         if params is None:
-            params = self._params = parse_params(self.params_text)
+            text = self.params_text
+            params = self._params = _read_params(text, '"' in text or " " in text or "\t" in text)
         return params
 
     @property

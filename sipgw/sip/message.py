@@ -32,7 +32,6 @@ METHODS: Final = frozenset({
 """The methods with an RFC of their own; others are legal too."""
 
 _REQUIRED: Final = frozenset({"via", "from", "to", "call-id", "cseq"})
-_CHECKED: Final = SINGLE | _REQUIRED
 _STATUS: Final = {f"{code}": code for code in range(100, 700)}
 
 
@@ -93,14 +92,18 @@ class Message:
     def positions(self, name: str) -> list[int]:
         """Return the indexes in ``lines`` of that header, in order."""
         name = canonical(name)
-        return [index for index, known in enumerate(self.names) if known == name]
+        names = self.names
+        count = names.count(name)
+        if count < 2:
+            return [names.index(name)] if count else []
+        return [index for index, known in enumerate(names) if known == name]
 
     def values(self, name: str) -> list[str]:
         """Return every single value of a header that holds lists: lines split at their commas."""
-        lines = self.headers(name)
-        if len(lines) == 1:
-            return parse_list(lines[0])
-        return [value for line in lines for value in parse_list(line)]
+        positions = self.positions(name)
+        if len(positions) < 2:
+            return parse_list(self.value(positions[0])) if positions else []
+        return [value for index in positions for value in parse_list(self.value(index))]
 
     # Values, read on first touch and kept
 
@@ -246,13 +249,12 @@ class Message:
         Raises ``MalformedMessage`` with the status to answer (a bad response is dropped). What is left to the
         transaction user: 416, 420, 483, 415, 406 and all that depends on who it is."""
         names = self.names
-        found = [name for name in names if name in _CHECKED]
-        kinds = set(found)
+        kinds = set(names)
         if not kinds.issuperset(_REQUIRED):
             missing = ", ".join(sorted(_REQUIRED - kinds))
             raise MalformedMessage(f"Missing header ({missing})", message=self)
-        if len(found) != len(kinds):
-            self._check_repeated(found)
+        if len(names) != len(kinds):
+            self._check_repeated()
         part = "Via"
         try:
             via = self._via
@@ -283,11 +285,10 @@ class Message:
         except MalformedMessage as error:
             raise self._remember(part, error) from None
 
-    def _check_repeated(self, found: list[str]) -> None:
-        vias = found.count("via")
-        if vias > self.limits.vias:
+    def _check_repeated(self) -> None:
+        if self.names.count("via") > self.limits.vias:
             raise MalformedMessage("Too many Vias", message=self)
-        singles = [name for name in found if name in SINGLE]
+        singles = [name for name in self.names if name in SINGLE]
         if len(singles) != len(set(singles)):
             raise MalformedMessage("Repeated header", message=self)
 
@@ -472,6 +473,8 @@ def _read_cseq(message: Message) -> CSeq:
         method = method.lstrip(" \t")
         if not is_token(method):
             raise MalformedMessage("Bad value")
+    if len(digits) < 10 and digits.isdigit() and digits.isascii():
+        return CSeq(int(digits), method)
     return CSeq(parse_uint(digits, message.limits.cseq), method)
 
 
