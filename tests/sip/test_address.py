@@ -86,6 +86,14 @@ class NameAddrTests(SynchronousTestCase):
         address = NameAddr.parse("<sip:a@b>;tag=1;tag=2")
         self.assertRaises(MalformedMessage, lambda: address.tag)
 
+    def test_made(self) -> None:
+        """Values made by our own code are written and read like received ones; junk in their parameters is malformed."""
+        self.assertEqual(str(NameAddr('"A"', "sip:a", ";tag=1")), '"A" <sip:a>;tag=1')
+        self.assertEqual(NameAddr("", "sip:a", ";lr;x=y").params, {"lr": None, "x": "y"})
+        self.assertEqual(str(Via("SIP/2.0", "UDP", "[::1]", 5060, ";branch=b")), "SIP/2.0/UDP [::1]:5060;branch=b")
+        for text in ("x", "lr;x=y", ";", ";a;;b", ";a=b;a=c"):
+            self.assertRaises(MalformedMessage, lambda: NameAddr("", "sip:a", text).params)  # noqa: B023
+
     def test_uri_is_read_late(self) -> None:
         """A bad URI in an address is malformed only for whoever asks for it."""
         for text in ("<sip:a@b@c>;tag=1", "<a@b>;tag=1"):
