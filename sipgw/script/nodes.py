@@ -141,7 +141,9 @@ class Call(Node):
 
 @dataclass(frozen=True, slots=True)
 class RouteCall(Node):
-    """``route(name, arguments...)``. ``name``: a constant, a variable, or a string with variables in it."""
+    """``route(name, arguments...)``. ``name``: a constant, a variable, or a string with variables in it.
+
+    The arguments are passed as they are: a Str is never expanded."""
 
     name: str | Variable | Format
     arguments: tuple[Int | Str | Variable | Null, ...] = ()
@@ -199,9 +201,9 @@ class Truth(Node):
 
 @dataclass(frozen=True, slots=True)
 class CallTest(Node):
-    """A call as condition: true when its code is above 0; 0 ends the script."""
+    """A call as condition: true when its code is above 0; 0 ends the script. log and xlog give 1."""
 
-    call: Call | RouteCall
+    call: Call | RouteCall | Log | Xlog
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,11 +280,10 @@ class Break(Node):
 
 @dataclass(frozen=True, slots=True)
 class Return(Node):
-    """``return``, ``return(code, values...)``. A missing code is 1; None in ``values`` is one left
-    empty."""
+    """``return``, ``return(code, values...)``, ``return(, values...)``. A missing code is 1."""
 
-    code: Int | Str | Variable | None = None
-    values: tuple[Int | Str | Variable | Null | None, ...] = ()
+    code: Int | Variable | None = None
+    values: tuple[Int | Str | Variable | Null, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,22 +306,23 @@ class Assert(Node):
 
 @dataclass(frozen=True, slots=True)
 class Async(Node):
-    """``async(call, resume, timeout)``: the script goes on in the route ``resume`` when ``call`` is done
-    (s)."""
+    """``async(call, resume, timeout)``: the script goes on in the route ``resume`` when ``call`` is done.
+
+    ``timeout``: seconds."""
 
     call: Call
-    resume: str | Variable | Format
-    timeout: Int | Variable | None = None
+    resume: str | Format
+    timeout: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Launch(Node):
     """``launch(call, report, "parameter")``: ``call`` runs beside the script, then the route ``report``
-    with $param(1)."""
+    with the text as $param(1)."""
 
     call: Call
-    report: str | Variable | Format | None = None
-    parameter: Format | Variable | None = None
+    report: str | Format | None = None
+    parameter: Format | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -538,7 +540,7 @@ class Config(Node):
         return tuple(i for i in self.items if isinstance(i, Route))
 
 
-Value: TypeAlias = "Int | Str | Variable | Binary | Invert | Compare | Call | RouteCall"
+Value: TypeAlias = "Int | Str | Variable | Binary | Invert | Compare | Call | RouteCall | Log | Xlog"
 Condition: TypeAlias = "And | Or | Not | Test | Compare | Truth | CallTest | AssignTest"
 Argument: TypeAlias = "Int | Str | Variable | None"
 Statement: TypeAlias = (

@@ -71,8 +71,9 @@ class Parameter:
     check: Callable[[Any], object] | None = None
     """Called with a constant argument when the configuration is read; raises ValueError to refuse it."""
     guarded: bool = False
-    """Whether a CR, LF or NUL in what a variable puts into the argument makes the call fail (hardening P5): the literal text
-    of the script may have them, and a variable that is the whole argument may end with CRLF."""
+    """Whether a CR, LF or NUL in what a variable puts into the argument makes the call fail (hardening
+    P5): the literal text of the script may have them, and a variable that is the whole argument may end
+    with CRLF."""
 
 
 @dataclass(frozen=True, slots=True)
