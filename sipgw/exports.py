@@ -325,6 +325,8 @@ class Module:
 
     name: ClassVar[str] = ""
     depends: ClassVar[tuple[str, ...]] = ()
+    later: ClassVar[Mapping[str, str]] = {}
+    """Modparams of OpenSIPS that this version refuses, each with what to tell whoever sets it."""
     exports: ClassVar[Exports]
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -1,0 +1,339 @@
+"""registrar: REGISTER requests answered, and calls sent to the contacts that they bound.
+
+The machinery is in ``proxy/registrar.py`` and ``proxy/lookup.py``, the contacts are in usrloc's tables."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from twisted.internet.defer import Deferred
+
+from sipgw.exports import (
+    BRANCH,
+    FAILURE,
+    LOCAL,
+    ONREPLY,
+    REQUEST,
+    Constant,
+    Fixup,
+    Module,
+    Writable,
+    function,
+    param,
+    requires,
+    statistic,
+)
+from sipgw.modules.signaling import Signaling
+from sipgw.modules.usrloc import Usrloc, not_negative, positive, with_tables, written_socket
+from sipgw.proxy.location import Binding, LocationTable
+from sipgw.proxy.lookup import is_at, lookup, registered
+from sipgw.proxy.register import Rejected
+from sipgw.proxy.registrar import Registrar as Registration
+from sipgw.proxy.registrar import Settings
+from sipgw.proxy.registrar_flags import LookupFlags, SaveFlags, lookup_flags, save_flags
+from sipgw.script.run import Run
+from sipgw.script.symbols import Kind, ModuleSymbols
+from sipgw.sip.errors import MalformedMessage
+from sipgw.sip.grammar import is_token
+from sipgw.sip.limits import LIMITS
+from sipgw.sip.message import Request
+
+TURN = 10_000
+"""Contacts that ``remove_ip_port`` looks at in one turn of the reactor."""
+
+_avp = re.compile(r"\$avp\(\s*(?:s:)?([^()\s]+)\s*\)").fullmatch
+
+Variable = Annotated[Writable, Fixup(Kind.VAR)]
+"""A variable that is read, with all its values if it is an AVP."""
+
+
+def avp_name(text: str) -> str:
+    """The name in ``$avp(name)``; ``ValueError`` if it is nothing of the kind."""
+    match = _avp(text)
+    if match is None:
+        raise ValueError(f"write $avp(name), not {text!r}")
+    return match[1]
+
+
+def q_or_none(value: int) -> None:
+    """Refuse what is no q value in thousandths."""
+    if not -1 <= value <= 1000:
+        raise ValueError("write 0 to 1000, or -1 for none")
+
+
+def header_name(value: str) -> None:
+    """Refuse what is no name of a header."""
+    if not is_token(value):
+        raise ValueError(f"{value!r} is no name of a header")
+
+
+class Registrar(Module):
+    """Saves the contacts of REGISTER requests and looks them up."""
+
+    later = {
+        **dict.fromkeys(("gruu_secret", "disable_gruu"), "GRUU (RFC 5627) comes in a later version of sipgw; it is off"),
+        **dict.fromkeys(
+            """pn_enable pn_providers pn_ct_match_params pn_pnsreg_interval pn_trigger_interval pn_skip_pn_interval
+            pn_refresh_timeout pn_enable_purr""".split(),
+            "push notifications (RFC 8599) come in a later version of sipgw",
+        ),
+        "mcontact_avp": "save() in a reply route comes in a later version of sipgw",
+    }
+
+    usrloc: Usrloc = requires("usrloc")
+    signaling: Signaling = requires("signaling")
+
+    default_expires: int = param(3600, "Seconds of a contact that asks for nothing", check=positive)
+    min_expires: int = param(60, "The least seconds of a contact; 0: no bound", check=not_negative)
+    max_expires: int = param(0, "The most seconds of a contact; 0: no bound", check=not_negative)
+    default_q: int = param(-1, "The q of a contact without one, in thousandths; -1: none", check=q_or_none)
+    case_sensitive: int = param(1, "Whether the case of addresses-of-record matters")
+    tcp_persistent_flag: str = param(
+        "", "The message flag that keeps a connection as long as its contact", unused="contacts are reached over UDP only, so far"
+    )
+    realm_prefix: str = param("", "What is taken off the front of the domain")
+    received_param: str = param("received", "The parameter that shows where a contact registered from", check=header_name)
+    received_avp: str = param("", "The AVP with the URI where the REGISTER came from", check=avp_name)
+    attr_avp: str = param("", "The AVP with a text to keep with the contact", check=avp_name)
+    retry_after: int = param(0, "Seconds for Retry-After in 5xx answers; 0: none", check=not_negative)
+    sock_hdr_name: str = param("", "The header that names the socket of a contact (flag socket-header)", check=header_name)
+    max_contacts: int = param(0, "The most contacts of one user; 0: no bound of the script's own", check=not_negative)
+    max_username_len: int = param(64, "The most characters of a user", check=positive)
+    max_domain_len: int = param(64, "The most characters of a domain", check=positive)
+    max_aor_len: int = param(256, "The most characters of an address-of-record", check=positive)
+    max_contact_len: int = param(255, "The most characters of a contact and of its source", check=positive)
+    allow_dup_cseq: int = param(1, "Whether a CSeq that was seen before may change a contact again")
+    expires_max_deviation: int = param(0, "Seconds by which the end of a contact is moved at random", check=not_negative)
+
+    accepted_regs = statistic("REGISTERs that were accepted")
+    rejected_regs = statistic("REGISTERs that were refused")
+    stat_max_expires = statistic("max_expires as it is set", read="_max_expires", name="max_expires")
+    stat_max_contacts = statistic("max_contacts as it is set", read="_max_contacts", name="max_contacts")
+    stat_default_expire = statistic("default_expires as it is set", read="_default_expires", name="default_expire")
+
+    def __init__(self, server: Any = None, **parameters: Any) -> None:
+        super().__init__(server, **parameters)
+        self.registration = Registration()
+
+    @classmethod
+    def declared(cls, instance: Module | None = None) -> ModuleSymbols:
+        """What the compiler sees: with ``instance``, usrloc's table is there as soon as a script names it."""
+        return with_tables(super().declared(instance), instance.usrloc if isinstance(instance, Registrar) else None)
+
+    async def start(self) -> None:
+        """Take over the parameters, usrloc's included."""
+        usrloc = self.usrloc
+        self.registration = Registration(
+            Settings(
+                default_expires=self.default_expires,
+                min_expires=self.min_expires,
+                max_expires=self.max_expires,
+                default_q=self.default_q,
+                case_sensitive=bool(self.case_sensitive),
+                use_domain=bool(usrloc.use_domain),
+                realm_prefix=self.realm_prefix.lower(),
+                received_param=self.received_param,
+                received_avp=avp_name(self.received_avp) if self.received_avp else "",
+                attr_avp=avp_name(self.attr_avp) if self.attr_avp else "",
+                retry_after=self.retry_after,
+                sock_hdr_name=self.sock_hdr_name,
+                max_contacts=self.max_contacts,
+                max_username_len=self.max_username_len,
+                max_domain_len=self.max_domain_len,
+                max_aor_len=self.max_aor_len,
+                # COMPAT: OpenSIPS 4.1 has the parameter, but bounds only what is received; phones with push tokens need more
+                max_contact_len=LIMITS.uri if self.max_contact_len == 255 else self.max_contact_len,
+                max_received_len=self.max_contact_len,
+                allow_dup_cseq=bool(self.allow_dup_cseq),
+                expires_max_deviation=self.expires_max_deviation,
+                match_call_id=usrloc.matching_mode == 1,
+                cseq_delay=usrloc.cseq_delay,
+                nat_flag=usrloc.nat_flag,
+            )
+        )
+
+    def _max_expires(self) -> int:
+        return self.max_expires
+
+    def _max_contacts(self) -> int:
+        return self.max_contacts
+
+    def _default_expires(self) -> int:
+        return self.default_expires
+
+    # -- REGISTER
+
+    @function(REQUEST)
+    def save(
+        self, run: Run, domain: Constant, flags: Annotated[str, save_flags] | None = None, aor: str | None = None
+    ) -> int:
+        """Apply the REGISTER and answer it; -2 if it was refused. ``aor``: a URI to take instead of To's."""
+        read = save_flags(flags or "") if not isinstance(flags, SaveFlags) else flags
+        answer = self.registration.save(run, self.usrloc.table(domain), read, aor)
+        accepted = answer.status < 300
+        if accepted:
+            self.accepted_regs.value += 1
+        else:
+            self.rejected_regs.value += 1
+        if not read.no_reply:
+            self.signaling.reply(run, answer.status, answer.reason, headers=answer.headers)
+        return 1 if accepted else -2
+
+    # -- destinations
+
+    @function(REQUEST | FAILURE | ONREPLY)
+    def lookup(
+        self, run: Run, domain: Constant, flags: Annotated[str, lookup_flags] | None = None, aor: str | None = None
+    ) -> int:
+        """Send the request to the contacts of its Request-URI (or of ``aor``).
+
+        1 if there are some, -1 if there are none, -2 if none takes the method (method-filtering), -3 if it is no SIP URI."""
+        read = lookup_flags(flags or "") if not isinstance(flags, LookupFlags) else flags
+        return lookup(self.registration, run, self.usrloc.table(domain), read, aor)
+
+    # -- questions
+
+    def _bindings(self, run: Run, domain: str, aor: str | None) -> tuple[Binding, ...]:
+        """The contacts of ``aor``; by default those of To of a REGISTER, of From of another request."""
+        message = run.message
+        try:
+            if aor is None:
+                if not isinstance(message, Request):
+                    run.user.log(-1, "a reply has no user of its own: tell the function which one is meant")
+                    return ()
+                aor = message.to.uri_text if message.method == "REGISTER" else message.from_.uri_text
+            name = self.registration.aor(aor)
+        except (Rejected, MalformedMessage):
+            run.user.log(1, f"no address-of-record: {aor}")
+            return ()
+        return tuple(self.usrloc.table(domain).live(name, run.now))
+
+    @function(REQUEST | FAILURE | ONREPLY | BRANCH | LOCAL)
+    def is_registered(self, run: Run, domain: Constant, AOR: str | None = None) -> bool:
+        """Whether a user has a contact; ``attr_avp`` gets what is kept with each."""
+        bindings = self._bindings(run, domain, AOR)
+        attribute = self.registration.settings.attr_avp
+        if attribute:
+            for binding in bindings:
+                if binding.attr:
+                    run.avps.setdefault(attribute, []).append(binding.attr)
+        return bool(bindings)
+
+    @function(REQUEST | FAILURE | ONREPLY | BRANCH | LOCAL)
+    def is_contact_registered(
+        self, run: Run, domain: Constant, AOR: str | None = None, contact: str | None = None, callid: str | None = None
+    ) -> bool:
+        """Whether a user has this contact, from this Call-ID; without either, the first contact of the message."""
+        if contact is None and callid is None:
+            try:
+                contacts = run.message.contacts
+            except MalformedMessage:
+                contacts = []
+            if not contacts:
+                run.user.log(1, "is_contact_registered: the message has no contact")
+                return False
+            contact = contacts[0].uri_text
+        bindings = self._bindings(run, domain, AOR)
+        return any(True for _ in registered(bindings, () if contact is None else (contact,), callid))
+
+    @function(REQUEST | FAILURE | ONREPLY | BRANCH | LOCAL)
+    def is_ip_registered(
+        self, run: Run, domain: Constant, AOR: str | None, IPvar: Variable, PORTvar: Variable | None = None
+    ) -> bool:
+        """Whether a user has registered from one of these addresses (and ports: 0 means none was written).
+
+        Where a contact registered from counts, else the host of the contact itself; names are not resolved."""
+        bindings = self._bindings(run, domain, AOR)
+        hosts = _values(IPvar, run)
+        ports: list[int | str | None] = [None] * len(hosts) if PORTvar is None else _values(PORTvar, run)
+        for host, port in zip(hosts, ports, strict=False):
+            if not isinstance(host, str) or isinstance(port, str):
+                run.user.log(-1, f"is_ip_registered: an address is a string and a port a number, not {host!r} and {port!r}")
+                continue
+            if any(is_at(binding, host, port, with_path=False) for binding in bindings):
+                return True
+        return False
+
+    # -- removal
+
+    @function(REQUEST | ONREPLY)
+    def remove(
+        self,
+        run: Run,
+        domain: Constant,
+        AOR: str,
+        contact: str | None = None,
+        next_hop: str | None = None,
+        sip_instance: str | None = None,
+        bflag: Constant | None = None,
+    ) -> bool:
+        """Forget the contacts of a user, or those alone that have this URI, next hop, +sip.instance and branch flag."""
+        try:
+            name = self.registration.aor(AOR)
+        except Rejected:
+            run.user.log(-1, f"remove: no address-of-record: {AOR}")
+            return False
+        table = self.usrloc.table(domain)
+        mask = run.user.branch_flags.find(bflag) if bflag is not None else 0
+        for binding in [*table.bindings(name)]:
+            if contact is not None and binding.contact != contact:
+                continue
+            if next_hop is not None and not is_at(binding, next_hop):
+                continue
+            if sip_instance is not None and binding.instance != sip_instance:
+                continue
+            if bflag is not None and not binding.flags & mask:
+                continue
+            table.remove(binding)
+        return True
+
+    @function()
+    async def remove_ip_port(self, run: Run, IP: str, Port: int, domain: Constant, AOR: str | None = None) -> bool:
+        """Forget the contacts at an address and port, of one user or of all."""
+        table = self.usrloc.table(domain)
+        if AOR is not None:
+            try:
+                self._remove_at(table, table.bindings(self.registration.aor(AOR)), IP, Port)
+            except Rejected:
+                run.user.log(-1, f"remove_ip_port: no address-of-record: {AOR}")
+                return False
+            return True
+        for seen, (_, bindings) in enumerate(table, 1):
+            self._remove_at(table, bindings, IP, Port)
+            if seen % TURN == 0:
+                await self._next_turn()
+        return True
+
+    def _remove_at(self, table: LocationTable, bindings: Any, host: str, port: int) -> None:
+        for binding in [*bindings]:
+            if is_at(binding, host, port) or (port == 5060 and is_at(binding, host, 0)):
+                table.remove(binding)
+
+    def _next_turn(self) -> Deferred[None]:
+        """Wait until the reactor has looked at everything else."""
+        waiting: Deferred[None] = Deferred()
+        self.server.user.after(0, lambda _now: waiting.callback(None))
+        return waiting
+
+    # -- headers
+
+    @function(REQUEST | FAILURE | ONREPLY | BRANCH | LOCAL)
+    def add_sock_hdr(self, run: Run, hdr_name: str) -> bool:
+        """Add a header that names the socket by which the request came, for ``save`` elsewhere (socket-header)."""
+        if not is_token(hdr_name):
+            run.user.log(-1, f"add_sock_hdr: {hdr_name!r} is no name of a header")
+            return False
+        if run.flow is None:
+            return False
+        run.edits = run.edits.append(f"{hdr_name}: {written_socket(run.flow.socket)}")
+        return True
+
+
+def _values(variable: Any, run: Run) -> list[int | str | None]:
+    """All values of a variable, the newest first; most have one."""
+    values = getattr(variable, "values", None)
+    if callable(values):
+        return list(values(run))
+    value = variable.get(run)
+    return [] if value is None else [value]

@@ -1,0 +1,356 @@
+"""usrloc: where users can be reached. The tables that registrar fills and reads, their statistics and management commands.
+
+Contacts live in memory (``working_mode_preset`` "single-instance-no-db"); the machinery is in ``proxy/location.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+from sipgw.exports import Constant, Module, Writable, function, mi, param, statistic
+from sipgw.mi.jsonrpc import MIError
+from sipgw.proxy.location import AOR_CONTACTS, Binding, LocationTable, binding_key, find_contact
+from sipgw.proxy.register import Rejected, read_q, written_q
+from sipgw.script.run import Run
+from sipgw.script.symbols import ModuleSymbols, Parameter
+from sipgw.sip.errors import MalformedMessage
+from sipgw.sip.uri import Uri
+from sipgw.statistics import Gauge
+
+SWEEP = 1000
+"""Expired contacts that are removed in one turn of the reactor."""
+PRESET = "single-instance-no-db"
+
+_DATABASE = "contacts in a database come in a later version of sipgw, this one keeps them in memory"
+_CLUSTER = "contacts shared between machines come in a later version of sipgw, this one keeps them in its own memory"
+_EVENTS = "contact events come in a later version of sipgw"
+
+
+def only_memory(value: str) -> None:
+    """Refuse each working mode but the one without a database."""
+    if value != PRESET:
+        raise ValueError(f"only {PRESET!r} is possible: {_CLUSTER if 'cluster' in value else _DATABASE}")
+
+
+def matching(value: int) -> None:
+    """Refuse what is no matching mode."""
+    if value not in (0, 1):
+        raise ValueError("write 0 (by contact) or 1 (by contact and Call-ID)")
+
+
+def positive(value: int) -> None:
+    """Refuse zero and less."""
+    if value < 1:
+        raise ValueError("write 1 or more")
+
+
+def not_negative(value: int) -> None:
+    """Refuse less than zero."""
+    if value < 0:
+        raise ValueError("write 0 or more")
+
+
+class Expired(Gauge):
+    """How many contacts of one table have expired since the last reset."""
+
+    __slots__ = ("_before",)
+
+    def __init__(self, name: str, read: Callable[[], int]) -> None:
+        super().__init__("usrloc", name, read)
+        self._before = 0
+
+    def read(self) -> int:
+        """The number now."""
+        return self._read() - self._before
+
+    def reset(self) -> None:
+        """Start again at zero."""
+        self._before = self._read()
+
+
+class Usrloc(Module):
+    """Keeps the contacts of users, in memory."""
+
+    later = {
+        **dict.fromkeys(
+            """db_url restart_persistency sql_write_mode contact_id_column user_column domain_column contact_column expires_column
+            q_column callid_column cseq_column methods_column flags_column cflags_column user_agent_column received_column
+            path_column socket_column sip_instance_column kv_store_column attr_column max_contact_delete
+            regen_broken_contactid""".split(),
+            _DATABASE,
+        ),
+        **dict.fromkeys(
+            "cachedb_url cluster_mode location_cluster ha_cluster ha_shtag skip_replicated_db_ops pinging_mode".split(), _CLUSTER
+        ),
+        **dict.fromkeys("contact_refresh_timer latency_event_min_us latency_event_min_us_delta".split(), _EVENTS),
+    }
+
+    working_mode_preset: str = param(PRESET, "Where contacts are kept", check=only_memory)
+    nat_bflag: str = param("", "The branch flag that marks a contact behind NAT", flag=True)
+    use_domain: int = param(1, "Whether the domain is part of an address-of-record")
+    desc_time_order: int = param(0, "Whether the newest contact comes first, rather than the one with the highest q")
+    timer_interval: int = param(60, "Seconds between two searches for expired contacts", check=positive)
+    matching_mode: int = param(0, "How a contact is recognised: 0 by its URI, 1 by URI and Call-ID", check=matching)
+    cseq_delay: int = param(20, "Seconds for which the same CSeq again counts as a retransmission", check=not_negative)
+    hash_size: int = param(9, "Logarithm of the size of the hash table", unused="a Python dict grows by itself")
+
+    registered_users = statistic("users that have a contact, in all tables", read="count_users")
+
+    def __init__(self, server: Any = None, **parameters: Any) -> None:
+        self.tables: dict[str, LocationTable] = {}
+        self._timer: Any = None
+        super().__init__(server, **parameters)
+
+    @classmethod
+    def declared(cls, instance: Module | None = None) -> ModuleSymbols:
+        """What the compiler sees: with ``instance``, a table is there as soon as a script names it."""
+        return with_tables(super().declared(instance), instance if isinstance(instance, Usrloc) else None)
+
+    async def start(self) -> None:
+        """Begin to remove what expires."""
+        for table in self.tables.values():
+            self._adjust(table)
+        self._set_timer(self.server.user.clock())
+
+    async def stop(self) -> None:
+        """Leave the timers."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- for other modules
+
+    def table(self, name: str | LocationTable) -> LocationTable:
+        """The table of that name, made now if it is new; ``ValueError`` for a name that no statistic could bear."""
+        if isinstance(name, LocationTable):
+            return name
+        table = self.tables.get(name)
+        if table is None:
+            if not name or any(char <= " " or char in ":/" for char in name):
+                raise ValueError(f"{name!r} cannot be the name of a location table")
+            table = self.tables[name] = LocationTable(name)
+            self._adjust(table)
+            if self.server is not None:
+                self._count(table)
+        return table
+
+    @property
+    def nat_flag(self) -> int:
+        """The mask of ``nat_bflag``, 0 if it is not set."""
+        return int(self.nat_bflag or 0)
+
+    def _adjust(self, table: LocationTable) -> None:
+        if not table.count:
+            table.tick = self.timer_interval
+            table.by_time = bool(self.desc_time_order)
+
+    def _count(self, table: LocationTable) -> None:
+        statistics = self.server.statistics
+        statistics.gauge("usrloc", f"{table.name}-users", lambda: len(table))
+        statistics.gauge("usrloc", f"{table.name}-contacts", lambda: table.count)
+        statistics.add(Expired(f"{table.name}-expires", lambda: table.expired))
+
+    def count_users(self) -> int:
+        """The addresses-of-record of all tables."""
+        return sum(map(len, self.tables.values()))
+
+    # -- expiry
+
+    def _set_timer(self, now: float) -> None:
+        """Wake up when the next tick begins, since then its contacts have expired."""
+        self._timer = self.server.user.after(self.timer_interval - now % self.timer_interval, self._sweep)
+
+    def _sweep(self, now: float) -> None:
+        for table in self.tables.values():
+            if table.sweep(now, SWEEP) >= SWEEP:
+                self._timer = self.server.user.after(0.01, self._sweep)
+                return
+        self._set_timer(now)
+
+    # -- script functions
+
+    @function()
+    def ul_add_key(self, run: Run, domain: Constant, aor: str, key_name: str, key_value: str | None = None) -> bool:
+        """Keep a value with a registered user; without a value, forget it. False if the user has no contact."""
+        values = self.table(domain).values(aor)
+        if values is None:
+            return False
+        if key_value:
+            values[key_name] = key_value
+        else:
+            values.pop(key_name, None)
+        return True
+
+    @function()
+    def ul_get_key(self, run: Run, domain: Constant, aor: str, key_name: str, destination: Writable) -> bool:
+        """Read a value that is kept with a registered user. False if there is none."""
+        values = self.table(domain).values(aor)
+        if values is None or key_name not in values:
+            return False
+        destination.set(run, values[key_name])
+        return True
+
+    @function()
+    def ul_del_key(self, run: Run, domain: Constant, aor: str, key_name: str) -> bool:
+        """Forget a value that is kept with a registered user. False if the user has no contact."""
+        return self.ul_add_key(run, domain, aor, key_name)
+
+    # -- management commands
+
+    def _table(self, name: str) -> LocationTable:
+        table = self.tables.get(name)
+        if table is None:
+            raise MIError(404, "Table not found")
+        return table
+
+    def _aor(self, text: str) -> str:
+        """The address-of-record as tables have it."""
+        user, at, _ = text.rpartition("@")
+        if not self.use_domain:
+            return user if at else text
+        if not at:
+            raise MIError(400, "Domain missing in AOR")
+        return text
+
+    @mi(alias="ul_rm")
+    def rm(self, table_name: str, aor: str) -> None:
+        """Forget a user with all contacts."""
+        table = self._table(table_name)
+        bindings = [*table.bindings(self._aor(aor))]
+        if not bindings:
+            raise MIError(404, "AOR not found")
+        for binding in bindings:
+            table.remove(binding)
+
+    @mi(alias="ul_rm_contact")
+    def rm_contact(self, table_name: str, aor: str, contact: str) -> None:
+        """Forget one contact of a user."""
+        table = self._table(table_name)
+        bindings = table.bindings(self._aor(aor))
+        if not bindings:
+            raise MIError(404, "AOR not found")
+        for binding in bindings:
+            if binding.contact == contact:
+                table.remove(binding)
+                return
+        raise MIError(404, "Contact not found")
+
+    @mi(alias="ul_dump")
+    def dump(self, brief: str = "") -> dict[str, Any]:
+        """Show all contacts; with ``brief`` (1, or the word itself) the users alone."""
+        whole = brief in ("", "0")
+        now = self.server.user.clock()
+        return {
+            "Domains": [
+                {"name": table.name, "hash_size": 1 << self.hash_size, "AORs": self._records(table, whole, now)}
+                for table in self.tables.values()
+            ]
+        }
+
+    def _records(self, table: LocationTable, whole: bool, now: float) -> Iterator[dict[str, Any]]:
+        for aor, bindings in table:
+            yield self._record(aor, bindings, now) if whole else {"AOR": aor}
+
+    def _record(self, aor: str, bindings: tuple[Binding, ...], now: float) -> dict[str, Any]:
+        return {"AOR": aor, "Contacts": [self._shown(binding, now) for binding in bindings]}
+
+    def _shown(self, binding: Binding, now: float) -> dict[str, Any]:
+        """One contact as the management interface shows it."""
+        expires: int | str = binding.seconds_left(now)
+        if binding.expires == inf:
+            expires = "permanent"
+        elif binding.expires <= now:
+            expires = "expired"
+        shown: dict[str, Any] = {
+            "Contact": binding.contact,
+            "ContactID": str(binding.serial),
+            "Expires": expires,
+            "Q": written_q(binding.q) if binding.q >= 0 else "",
+            "Callid": binding.call_id,
+            "Cseq": binding.cseq,
+            "User-agent": binding.user_agent or "n/a",
+        }
+        if binding.received:
+            shown["Received"] = binding.received
+        if binding.path:
+            shown["Path"] = binding.path
+        shown["State"] = "CS_NEW"
+        shown["Flags"] = binding.marks
+        shown["Cflags"] = " ".join(self.server.user.branch_flags.names(binding.flags))
+        if binding.socket is not None:
+            shown["Socket"] = written_socket(binding.socket)
+        shown["Methods"] = binding.methods
+        if binding.attr:
+            shown["Attr"] = binding.attr
+        if binding.instance:
+            shown["SIP_instance"] = binding.instance
+        return shown
+
+    @mi(alias="ul_show_contact")
+    def show_contact(self, table_name: str, aor: str) -> dict[str, Any]:
+        """Show the contacts of one user."""
+        aor = self._aor(aor)
+        bindings = self._table(table_name).bindings(aor)
+        if not bindings:
+            raise MIError(404, "AOR not found")
+        return self._record(aor, tuple(bindings), self.server.user.clock())
+
+    @mi(alias="ul_add")
+    def add(
+        self, table_name: str, aor: str, contact: str, expires: int, q: str, flags: int, cflags: int, methods: int
+    ) -> None:
+        """Bind a contact to a user for so many seconds, 0 for ever; what is bound already gets the new values."""
+        table = self._table(table_name)
+        aor = self._aor(aor)
+        try:
+            uri = Uri.parse(contact)
+            thousandths = read_q(q) if q else -1
+        except (MalformedMessage, Rejected):
+            raise MIError(400, "Bad parameter value") from None
+        if not (uri.is_sip or uri.scheme == "tel") or thousandths < 0 or min(expires, flags, cflags, methods) < 0:
+            raise MIError(400, "Bad parameter value")
+        now = self.server.user.clock()
+        bindings = table.live(aor, now)
+        binding = find_contact(bindings, contact)
+        old_q = None if binding is None else binding.q
+        if binding is None:
+            if len(bindings) >= AOR_CONTACTS or table.count >= table.capacity:
+                raise MIError(503, "Too many registered contacts")
+            binding = Binding(aor, contact, binding_key(uri), 0.0, "mi@sipgw", 0, now)
+            binding.user_agent = "sipgw MI"
+        binding.expires = now + expires if expires else inf
+        binding.cseq += 1
+        binding.modified = now
+        binding.q = thousandths
+        binding.marks = flags
+        binding.flags = cflags
+        binding.methods = methods
+        if old_q is None:
+            table.insert(binding)
+        else:
+            table.changed(binding, old_q)
+
+
+def written_socket(socket: Any) -> str:
+    """A socket as ``udp:127.0.0.1:5060``."""
+    host = f"[{socket.host}]" if ":" in socket.host else socket.host
+    return f"{socket.transport}:{host}:{socket.port}"
+
+
+def with_tables(symbols: ModuleSymbols, usrloc: Usrloc | None) -> ModuleSymbols:
+    """``symbols`` with functions that make the table of their constant parameter ``domain`` when the script is compiled.
+
+    So a table is in the statistics and in ``usrloc:dump`` before its first contact, as in OpenSIPS."""
+    if usrloc is None:
+        return symbols
+    functions = tuple(
+        replace(each, parameters=tuple(_making_table(parameter, usrloc) for parameter in each.parameters))
+        for each in symbols.functions
+    )
+    return replace(symbols, functions=functions)
+
+
+def _making_table(parameter: Parameter, usrloc: Usrloc) -> Parameter:
+    return replace(parameter, check=usrloc.table) if parameter.name == "domain" else parameter

@@ -1,0 +1,415 @@
+"""Tests of sipgw.modules.registrar, on a transaction user with a fake clock: bytes in, bytes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import ensureDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from sipgw.modules.registrar import Registrar, avp_name
+from sipgw.modules.signaling import Signaling
+from sipgw.modules.sl import Sl
+from sipgw.modules.usrloc import Usrloc
+from sipgw.script.run import Run
+from sipgw.script.symbols import RouteKind
+from sipgw.sip.message import Response
+from tests.doubles import FakeFlow, FakeVariable, changes, request, response, run_of
+from tests.proxy.rig import FakeServer, Rig
+
+CONTACTS = (
+    'Contact: <sip:a@1.1.1.1:5061>;+sip.instance="<urn:uuid:1>", <sip:b@1.1.1.2>;q=0.5\r\n'
+    "Path: <sip:p@9.9.9.9:7;lr>\r\nUser-Agent: phone\r\n"
+)
+
+
+def register(more: str, *, user: str = "bob", cseq: int = 1, call_id: str = "call@test", port: int = 7001) -> bytes:
+    """A REGISTER with more header lines."""
+    return (
+        f"REGISTER sip:example.org SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{call_id}{cseq}{user}\r\n"
+        f"Max-Forwards: 70\r\nFrom: <sip:{user}@example.org>;tag=a1\r\nTo: <sip:{user}@example.org>\r\nCall-ID: {call_id}\r\n"
+        f"CSeq: {cseq} REGISTER\r\n{more}Content-Length: 0\r\n\r\n"
+    ).encode()
+
+
+class Variables:
+    """A variable with several values, as an AVP has."""
+
+    def __init__(self, *values: int | str) -> None:
+        self._values = list(values)
+
+    def get(self, run: Any) -> int | str | None:
+        """The newest."""
+        return self._values[0]
+
+    def set(self, run: Any, value: int | str | None) -> None:
+        """Nobody does."""
+
+    def values(self, run: Any) -> list[int | str]:
+        """All."""
+        return self._values
+
+
+class RegistrarTests(SynchronousTestCase):
+    """The module with those that it needs."""
+
+    def make(self, **parameters: Any) -> Registrar:
+        """A started registrar whose route saves each REGISTER with the flags of ``self.flags``."""
+        self.rig = Rig()
+        server: Any = FakeServer(self.rig.user)
+        self.server = server
+        of_usrloc = {name: parameters.pop(name) for name in list(parameters) if name in Usrloc.exports.parameters}
+        self.usrloc = Usrloc(server, **of_usrloc)
+        sl = Sl(server)
+        signaling = Signaling(server, sl=sl, tm=self.rig.tm)
+        made = Registrar(server, usrloc=self.usrloc, signaling=signaling, **parameters)
+        for module in (sl, signaling, self.usrloc, made):
+            self.successResultOf(ensureDeferred(module.start()))
+        self.flags: str | None = None
+        self.codes: list[int] = []
+        self.prepare: Any = lambda run: None
+
+        async def route(run: Run) -> None:
+            self.prepare(run)
+            self.codes.append(made.save(run, "location", self.flags))
+
+        self.rig.routes(route)
+        return made
+
+    def send(self, more: str = "", **options: Any) -> Response | None:
+        """Send a REGISTER; the answer, None if there is none."""
+        self.rig.arrive(register(more, **options), options.get("port", 7001))
+        answers = self.rig.sent(7001)
+        return answers[0] if answers else None
+
+    def contacts(self, user: str = "bob") -> list[str]:
+        """The contacts that a user has."""
+        return [binding.contact for binding in self.usrloc.table("location").bindings(f"{user}@example.org")]
+
+    def run_of(self, method: str = "OPTIONS", more: str = "", kind: RouteKind | None = None) -> Run:
+        """A run of a request from Alice to Bob, with this server."""
+        head = (
+            "Via: SIP/2.0/UDP 192.0.2.1:5062;branch=z9hG4bKabc\r\nMax-Forwards: 70\r\n"
+            "From: <sip:bob@example.org>;tag=a1\r\nTo: <sip:alice@example.org>\r\nCall-ID: call1@example.org\r\n"
+        )
+        run = run_of(request(method, head=head, more=more), kind=kind)
+        run.user = self.rig.user
+        run.now = self.rig.user.clock()
+        return run
+
+    # -- save
+
+    def test_register(self) -> None:
+        """A REGISTER is answered with its contacts, and again when it comes again; unregistered, it has none."""
+        made = self.make()
+        answer = self.send(CONTACTS)
+        assert answer is not None
+        self.assertEqual((answer.status, answer.reason), (200, "OK"))
+        listed = ["<sip:b@1.1.1.2>;q=0.5;expires=3600, <sip:a@1.1.1.1:5061>;expires=3600"]
+        self.assertEqual(answer.headers("Contact"), listed)
+        self.assertTrue(answer.to_tag)
+        self.rig.clock.advance(10)
+        answer = self.send("Contact: <sip:a@1.1.1.1:5061>;expires=100\r\n", cseq=2)
+        assert answer is not None
+        self.assertEqual(answer.headers("Contact"), ["<sip:b@1.1.1.2>;q=0.5;expires=3590, <sip:a@1.1.1.1:5061>;expires=100"])
+        answer = self.send("Contact: *\r\nExpires: 0\r\n", cseq=3)
+        assert answer is not None
+        self.assertEqual((answer.status, answer.headers("Contact"), self.contacts()), (200, [], []))
+        self.assertEqual((self.codes, made.accepted_regs.read(), made.rejected_regs.read()), ([1, 1, 1], 3, 0))
+
+    def test_refused(self) -> None:
+        """A refused one says why, and counts."""
+        made = self.make(max_contacts=1, retry_after=30)
+        answer = self.send(CONTACTS)
+        assert answer is not None
+        self.assertEqual((answer.status, answer.header("Retry-After")), (503, "30"))
+        self.assertEqual(answer.header("P-Registrar-Error"), "Too many registered contacts")
+        self.assertEqual((self.codes, made.accepted_regs.read(), made.rejected_regs.read()), ([-2], 0, 1))
+
+    def test_no_reply(self) -> None:
+        """With the flag, saved but not answered."""
+        self.make()
+        self.flags = "no-reply"
+        self.assertIsNone(self.send(CONTACTS))
+        self.assertEqual((len(self.contacts()), self.codes), (2, [1]))
+
+    def test_too_brief(self) -> None:
+        """423 with Min-Expires over the wire."""
+        self.make(min_expires=120)
+        self.flags = "reject-too-brief"
+        answer = self.send("Contact: <sip:a@h>\r\nExpires: 119\r\n")
+        assert answer is not None
+        self.assertEqual((answer.status, answer.header("Min-Expires"), self.contacts()), (423, "120", []))
+
+    def test_stateful(self) -> None:
+        """After t_newtran the answer goes through the transaction, and a retransmission gets it again."""
+        self.make()
+        self.prepare = lambda run: self.rig.tm.t_newtran(run)
+        first = self.send(CONTACTS)
+        again = self.send(CONTACTS)
+        assert first is not None and again is not None
+        self.assertEqual((first.status, again.lines), (200, first.lines))
+        self.assertEqual(self.codes, [1])
+
+    def test_parameters(self) -> None:
+        """Each parameter reaches what it is for."""
+        table: list[tuple[dict[str, Any], str, str | None]] = [
+            ({"default_expires": 1800}, "Contact: <sip:a@h>\r\n", "<sip:a@h>;expires=1800"),
+            ({"min_expires": 90}, "Contact: <sip:a@h>;expires=5\r\n", "<sip:a@h>;expires=90"),
+            ({"max_expires": 1000}, "Contact: <sip:a@h>\r\n", "<sip:a@h>;expires=1000"),
+            ({"default_q": 380}, "Contact: <sip:a@h>\r\n", "<sip:a@h>;q=0.38;expires=3600"),
+            (
+                {"desc_time_order": 1}, "Contact: <sip:a@h>;q=1,<sip:b@h>;q=0.1\r\n",
+                "<sip:b@h>;q=0.1;expires=3600, <sip:a@h>;q=1;expires=3600",
+            ),
+            (
+                {"received_avp": "$avp(rcv)", "received_param": "src"}, "Contact: <sip:a@h>\r\n",
+                '<sip:a@h>;expires=3600;src="sip:5.5.5.5:5"',
+            ),
+            ({"max_contact_len": 8}, "Contact: <sip:a@host>\r\n", None),
+            ({"max_username_len": 2}, "Contact: <sip:a@h>\r\n", None),
+            ({"max_domain_len": 10}, "Contact: <sip:a@h>\r\n", None),
+            ({"max_aor_len": 14}, "Contact: <sip:a@h>\r\n", None),
+        ]
+        for parameters, more, expected in table:
+            self.make(**parameters)
+            self.prepare = lambda run: run.avps.update(rcv=["sip:5.5.5.5:5"])
+            answer = self.send(more)
+            assert answer is not None
+            self.assertEqual(answer.header("Contact"), expected, parameters)
+
+    def test_parameters_of_the_user(self) -> None:
+        """Those that decide who is meant, and what counts as the same."""
+        names: list[tuple[dict[str, Any], str]] = [
+            ({"case_sensitive": 0}, "bob@example.org"),
+            ({"case_sensitive": 1}, "Bob@example.org"),
+            ({"use_domain": 0}, "Bob"),
+            ({"realm_prefix": "Example."}, "Bob@org"),
+        ]
+        for parameters, name in names:
+            self.make(**parameters)
+            self.send(CONTACTS, user="Bob")
+            self.assertEqual([aor for aor, _ in self.usrloc.table("location")], [name], parameters)
+        for parameters, count in [({"matching_mode": 0}, 1), ({"matching_mode": 1}, 2)]:
+            self.make(**parameters)
+            self.send("Contact: <sip:a@h>\r\n")
+            self.send("Contact: <sip:a@h>\r\n", call_id="other")
+            self.assertEqual(len(self.contacts()), count)
+        repeated: list[tuple[dict[str, Any], list[int]]] = [
+            ({}, [200, 200]),
+            ({"allow_dup_cseq": 0}, [200, 400]),
+            ({"allow_dup_cseq": 0, "cseq_delay": 100}, [200, 200]),
+        ]
+        for parameters, statuses in repeated:
+            self.make(**parameters)
+            self.send("Contact: <sip:a@h>\r\n")
+            found = []
+            for seconds in (1, 30):
+                self.rig.clock.advance(seconds)
+                answer = self.send("Contact: <sip:a@h>\r\n")
+                found.append(answer and answer.status)
+            self.assertEqual(found, statuses, parameters)
+        self.make(expires_max_deviation=30)
+        ends = set()
+        for cseq in range(1, 20):
+            answer = self.send("Contact: <sip:a@h>;expires=90\r\n", cseq=cseq)
+            ends.add(answer and answer.header("Contact"))
+        self.assertGreater(len(ends), 5)
+
+    def test_bad_parameters(self) -> None:
+        """What cannot be is refused when it is set."""
+        for name, value in [
+            ("received_avp", "rcv"), ("attr_avp", "$var(x)"), ("default_q", 1001), ("received_param", "a b"), ("max_aor_len", 0),
+            ("min_expires", -1), ("sock_hdr_name", "A:"), ("default_expires", 0),
+        ]:
+            self.assertRaises(ValueError, Registrar, None, **{name: value})
+        self.assertEqual([avp_name(text) for text in ("$avp(a)", "$avp( s:b )")], ["a", "b"])
+        for name in ("disable_gruu", "pn_enable", "mcontact_avp"):
+            self.assertIn("later version", Registrar.later[name])
+            self.assertNotIn(name, Registrar.exports.parameters)
+
+    def test_statistics(self) -> None:
+        """The parameters that monitoring reads."""
+        self.make(max_expires=7200, max_contacts=5, default_expires=600)
+        numbers = {each.name: each.read() for each in self.server.statistics.group("registrar")}
+        self.assertEqual(
+            numbers, {"max_expires": 7200, "max_contacts": 5, "default_expire": 600, "accepted_regs": 0, "rejected_regs": 0},
+        )
+
+    def test_tables_of_a_script(self) -> None:
+        """The table that a script names is there before the first contact."""
+        made = self.make()
+        check = {each.name: each for each in Registrar.declared(made).functions}["save"].parameters[0].check
+        assert check is not None
+        check("aliases")
+        self.assertIn("aliases", self.usrloc.tables)
+
+    # -- lookup
+
+    def test_lookup(self) -> None:
+        """A request goes to the contacts of its Request-URI."""
+        made = self.make(attr_avp="$avp(attr)")
+        self.prepare = lambda run: run.avps.update(attr=["text"])
+        self.flags = "path-off"
+        self.send(CONTACTS)
+        run = self.run_of()
+        self.assertEqual(made.lookup(run, "location"), 1)
+        self.assertEqual((run.uri, run.dst_uri, run.q, run.attrs), ("sip:b@1.1.1.2", "sip:p@9.9.9.9:7;lr", 500, {"attr": "text"}))
+        self.assertEqual([branch.uri for branch in run.branches], ["sip:a@1.1.1.1:5061"])
+        self.assertIs(run.send_socket, self.rig.socket)
+        run = self.run_of()
+        self.assertEqual(made.lookup(run, "location", "no-branches", "sip:bob@example.org"), 1)
+        self.assertEqual((run.uri, run.branches), ("sip:b@1.1.1.2", []))
+        for aor, code in [("sip:zed@example.org", -1), ("garbage", -3)]:
+            self.assertEqual(made.lookup(self.run_of(), "location", None, aor), code)
+        self.assertEqual(made.lookup(self.run_of(), "elsewhere"), -1)
+        self.rig.clock.advance(3600)
+        self.assertEqual(made.lookup(self.run_of(), "location"), -1)
+
+    # -- questions
+
+    def test_is_registered(self) -> None:
+        """By default From is asked about, To in a REGISTER; attributes are handed over."""
+        made = self.make(attr_avp="$avp(attr)")
+        self.prepare = lambda run: run.avps.update(attr=["text"])
+        self.send(CONTACTS)
+        run = self.run_of()
+        self.assertTrue(made.is_registered(run, "location"))
+        self.assertEqual(run.avps, {"attr": ["text", "text"]})
+        self.assertFalse(made.is_registered(self.run_of("REGISTER"), "location"))
+        for aor, expected in [("sip:bob@EXAMPLE.org", True), ("sip:zed@example.org", False), ("garbage", False)]:
+            self.assertEqual(made.is_registered(self.run_of(), "location", aor), expected, aor)
+        reply = run_of(response())
+        reply.user, reply.now = self.rig.user, self.rig.user.clock()
+        self.assertFalse(made.is_registered(reply, "location"))
+        self.assertTrue(made.is_registered(reply, "location", "sip:bob@example.org"))
+
+    def test_is_contact_registered(self) -> None:
+        """The contact is compared as text, with the Call-ID; without both, the message's first contact."""
+        made = self.make()
+        self.send(CONTACTS)
+        for more, arguments, expected in [
+            ("", (), False),
+            ("Contact: <sip:b@1.1.1.2>\r\n", (), True),
+            ("Contact: <sip:z@1.1.1.2>, <sip:b@1.1.1.2>\r\n", (), False),
+            ("Contact: <sip:b@1.1.1.2>\r\n", ("sip:zed@example.org",), False),
+            ("", ("sip:bob@example.org", "sip:b@1.1.1.2"), True),
+            ("", (None, "sip:b@1.1.1.2"), True),
+            ("", (None, "<sip:b@1.1.1.2>"), False),
+            ("", (None, "sip:b@1.1.1.2:5060"), False),
+            ("", (None, "sip:b@1.1.1.2", "call@test"), True),
+            ("", (None, "sip:b@1.1.1.2", "other"), False),
+            ("", (None, None, "call@test"), True),
+            ("", (None, None, "other"), False),
+        ]:
+            found = made.is_contact_registered(self.run_of(more=more), "location", *arguments)
+            self.assertEqual(found, expected, (more, arguments))
+
+    def test_is_ip_registered(self) -> None:
+        """The source counts, else the host of the contact; a port must be as written, 0 for none."""
+        made = self.make(received_avp="$avp(rcv)")
+        self.flags = "path-off"
+        self.send(CONTACTS)
+        self.prepare = lambda run: run.avps.update(rcv=["sip:5.5.5.5:999;transport=tcp"])
+        self.send("Contact: <sip:c@1.1.1.3>\r\n", call_id="nat")
+        table: list[tuple[list[int | str], list[int | str] | None, bool]] = [
+            (["1.1.1.1"], None, True),
+            (["5.5.5.5"], None, True),
+            (["1.1.1.3"], None, False),
+            (["9.9.9.9"], None, False),
+            (["8.8.8.8", "1.1.1.2"], None, True),
+            (["bad"], None, False),
+            ([7], None, False),
+            (["1.1.1.1"], [5061], True),
+            (["1.1.1.1"], [5060], False),
+            (["1.1.1.2"], [0], True),
+            (["5.5.5.5"], [999], True),
+            (["1.1.1.2", "1.1.1.1"], [5061, 0], False),
+            (["1.1.1.1"], ["5061"], False),
+        ]
+        for hosts, ports, expected in table:
+            ports_given = None if ports is None else Variables(*ports)
+            found = made.is_ip_registered(self.run_of(), "location", "sip:bob@example.org", Variables(*hosts), ports_given)
+            self.assertEqual(found, expected, (hosts, ports))
+        single = FakeVariable()
+        self.assertFalse(made.is_ip_registered(self.run_of(), "location", None, single))
+        single.values.append("1.1.1.2")
+        self.assertTrue(made.is_ip_registered(self.run_of(), "location", None, single))
+
+    # -- removal
+
+    def test_remove(self) -> None:
+        """Each filter narrows what is removed."""
+        a, b, c = "sip:a@1.1.1.1:5061", "sip:b@1.1.1.2", "sip:c@1.1.1.1"
+        table: list[tuple[tuple[str | None, ...], list[str]]] = [
+            ((), []),
+            ((b,), [a, c]),
+            (("sip:b@1.1.1.2:5060",), [b, a, c]),
+            ((None, "1.1.1.1"), [b, c]),
+            ((None, "5.5.5.5"), [b, a]),
+            ((a, "1.1.1.2"), [b, a, c]),
+            ((None, None, "<urn:uuid:1>"), [b, c]),
+            ((None, None, "urn:uuid:1"), [b, a, c]),
+            ((None, None, None, "NAT"), [b, a]),
+            ((None, None, None, "UNKNOWN"), [b, a, c]),
+        ]
+        for arguments, left in table:
+            made = self.make(received_avp="$avp(rcv)", nat_bflag="NAT")
+            self.send(CONTACTS)
+
+            def behind_nat(run: Run) -> None:
+                run.avps["rcv"] = ["sip:5.5.5.5:999"]
+                run.branch_flags = self.usrloc.nat_flag
+
+            self.prepare = behind_nat
+            self.send("Contact: <sip:c@1.1.1.1>\r\n", call_id="nat")
+            self.assertTrue(made.remove(self.run_of(), "location", "sip:bob@example.org", *arguments))
+            self.assertEqual(self.contacts(), left, arguments)
+        self.assertTrue(made.remove(self.run_of(), "location", "sip:nobody@example.org"))
+        self.assertFalse(made.remove(self.run_of(), "location", "bad"))
+
+    def test_remove_ip_port(self) -> None:
+        """Of one user or of all; where no port is written it is 5060."""
+        for arguments, left in [
+            (("1.1.1.2", 5060), ["sip:a@1.1.1.1:5061"]),
+            (("1.1.1.1", 5061), ["sip:b@1.1.1.2"]),
+            (("1.1.1.1", 5060), ["sip:b@1.1.1.2", "sip:a@1.1.1.1:5061"]),
+            (("7.7.7.7", 5060), ["sip:b@1.1.1.2", "sip:a@1.1.1.1:5061"]),
+        ]:
+            made = self.make()
+            self.send(CONTACTS)
+            self.send(CONTACTS, user="alice")
+            host, port = arguments
+            run = self.run_of()
+            one = ensureDeferred(made.remove_ip_port(run, host, port, "location", "sip:alice@example.org"))
+            self.assertTrue(self.successResultOf(one))
+            self.assertEqual((len(self.contacts()), self.contacts("alice")), (2, left), arguments)
+            self.assertTrue(self.successResultOf(ensureDeferred(made.remove_ip_port(run, host, port, "location"))))
+            self.assertEqual(self.contacts(), left, arguments)
+        self.assertFalse(self.successResultOf(ensureDeferred(made.remove_ip_port(run, "1.1.1.1", 1, "location", "bad"))))
+
+    def test_remove_ip_port_of_many(self) -> None:
+        """A large table is looked through in several turns of the reactor."""
+        made = self.make()
+        self.patch(__import__("sipgw.modules.registrar", fromlist=["TURN"]), "TURN", 2)
+        for index in range(5):
+            self.send("Contact: <sip:a@1.1.1.1>\r\n", user=f"u{index}")
+        deferred = ensureDeferred(made.remove_ip_port(self.run_of(), "1.1.1.1", 5060, "location"))
+        self.assertNoResult(deferred)
+        self.assertEqual(self.usrloc.table("location").count, 3)
+        self.rig.clock.pump([0, 0])
+        self.assertTrue(self.successResultOf(deferred))
+        self.assertEqual(self.usrloc.table("location").count, 0)
+
+    # -- headers
+
+    def test_add_sock_hdr(self) -> None:
+        """The socket by which the request came, as save() reads it with socket-header."""
+        made = self.make()
+        run = self.run_of("REGISTER")
+        run.flow = FakeFlow(socket=self.rig.socket)
+        self.assertTrue(made.add_sock_hdr(run, "Sock-Info"))
+        self.assertEqual(changes(run), ([], ["Sock-Info: udp:127.0.0.1:5060"]))
+        self.assertFalse(made.add_sock_hdr(run, "Bad name"))
+        run.flow = None
+        self.assertFalse(made.add_sock_hdr(run, "Sock-Info"))
