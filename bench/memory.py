@@ -4,9 +4,19 @@ Each figure is the best of several rounds: what else the machine does only ever 
 
 from __future__ import annotations
 
+import gc
+import time
 import timeit
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
+from sipgw.proxy.location import LocationTable
+from sipgw.proxy.lookup import lookup
+from sipgw.proxy.registrar import Registrar
+from sipgw.proxy.registrar_flags import LookupFlags, SaveFlags
+from sipgw.script.run import Run
+from sipgw.script.symbols import RouteKind
 from sipgw.sip.edits import NO_EDITS, remove_first_value, write
 from sipgw.sip.message import Message, Request, parse, stamp_via
 from sipgw.sip.replies import respond_to
@@ -68,5 +78,97 @@ def bench_parse() -> None:
         print(f"{name:<32}{best(call):8.2f} us")
 
 
+REGISTER = (
+    "REGISTER sip:example.org SIP/2.0\r\n"
+    "Via: SIP/2.0/UDP 10.1.2.3:5060;branch=z9hG4bK776asdhds;rport\r\n"
+    "Max-Forwards: 70\r\n"
+    "From: <sip:user{0}@example.org>;tag=1928301774\r\n"
+    "To: <sip:user{0}@example.org>\r\n"
+    "Call-ID: {0}.a84b4c76e66710@10.1.2.3\r\n"
+    "CSeq: 314159 REGISTER\r\n"
+    "Contact: <sip:user{0}@10.1.2.3:5060;transport=udp>\r\n"
+    "Allow: INVITE, ACK, CANCEL, OPTIONS, BYE, REFER, NOTIFY, MESSAGE\r\n"
+    "User-Agent: Bench Phone 1.2.3\r\n"
+    "Expires: 3600\r\n"
+    "Content-Length: 0\r\n\r\n"
+)
+"""A REGISTER as phones send it, of user ``{0}``."""
+
+
+NO_FLAGS = SaveFlags()
+
+
+def resident() -> int:
+    """Return the octets of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+class RegisterBench:
+    """A registrar with so many contacts, and what is done to it."""
+
+    def __init__(self, contacts: int) -> None:
+        self.contacts = contacts
+        self.registrar = Registrar()
+        self.table = LocationTable()
+        self.flow = SimpleNamespace(socket=None)
+        self.now = 0.0
+        self.user = 0
+
+    def run(self, data: bytes) -> Run:
+        """Parse and check what would have come in."""
+        message = parse(data)
+        stamp_via(message, "10.1.2.3", 5060)
+        message.check()
+        return Run(message, RouteKind.REQUEST, self.flow, self.now, None)
+
+    def fill(self) -> None:
+        """Register every user once, over the default hour."""
+        for user in range(self.contacts):
+            self.now = 3600.0 * user / self.contacts
+            self.registrar.save(self.run(REGISTER.format(user).encode()), self.table, NO_FLAGS)
+
+    def refresh(self) -> bytes:
+        """Do all that a REGISTER of a known user needs, from its octets to those of the answer."""
+        self.user = (self.user + 7919) % self.contacts
+        run = self.run(REGISTER.format(self.user).encode())
+        answer = self.registrar.save(run, self.table, NO_FLAGS)
+        assert isinstance(run.message, Request)
+        return respond_to(run.message, answer.status, answer.reason, to_tag="x", headers=answer.headers)
+
+    def save(self) -> None:
+        """Do the registrar's own part of the same REGISTER again."""
+        self.registrar.save(self.same, self.table, NO_FLAGS)
+
+    def find(self) -> None:
+        """Look a user up."""
+        self.user = (self.user + 7919) % self.contacts
+        self.same.uri = f"sip:user{self.user}@example.org"
+        assert lookup(self.registrar, self.same, self.table, LookupFlags()) == 1
+
+    def measure(self) -> None:
+        """Print time and memory."""
+        gc.collect()
+        before = resident()
+        start = time.perf_counter()
+        self.fill()
+        seconds = time.perf_counter() - start
+        gc.collect()
+        size = (resident() - before) / self.contacts
+        self.same = self.run(REGISTER.format(self.contacts // 2).encode())
+        print(
+            f"{self.contacts:>7} contacts: filled in {seconds:5.2f} s, {size:4.0f} octets each; "
+            f"REGISTER {best(self.refresh, 2000):5.2f} us, of this save {best(self.save, 2000):5.2f} us; "
+            f"lookup {best(self.find, 2000):5.2f} us; "
+            f"sweep that finds nothing {best(lambda: self.table.sweep(self.now), 100):5.2f} us"
+        )
+
+
+def bench_registrar() -> None:
+    """Print what a REGISTER and a lookup cost, and that it does not grow with the contacts."""
+    for contacts in (1_000, 10_000, 100_000):
+        RegisterBench(contacts).measure()
+
+
 if __name__ == "__main__":
     bench_parse()
+    bench_registrar()

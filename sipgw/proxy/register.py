@@ -6,18 +6,19 @@ Every fault is a ``Rejected`` with the text that OpenSIPS has for it. The core h
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from sipgw.proxy.location import ALL_METHODS
 from sipgw.sip.address import Contact, NameAddr, parse_list
 from sipgw.sip.errors import MalformedMessage
-from sipgw.sip.grammar import unquote
+from sipgw.sip.grammar import parse_uint, unquote
 from sipgw.sip.message import Message
 from sipgw.sip.uri import Uri
 
 __all__ = [
-    "METHOD_BITS", "OTHER_METHOD", "Rejected", "bad", "methods_mask", "read_contacts", "read_expires", "read_path", "read_q",
-    "read_to", "sip_uri", "written_q",
+    "METHOD_BITS", "OTHER_METHOD", "Rejected", "bad", "methods_mask", "read_allow", "read_contacts", "read_expires",
+    "read_path", "read_q", "read_to", "sip_uri", "written_q",
 ]
 
 METHOD_BITS: Final = {
@@ -58,6 +59,7 @@ def read_to(request: Message) -> str:
         raise bad("Error while parsing AOR") from None
 
 
+@lru_cache(maxsize=512)
 def methods_mask(text: str) -> int:
     """The methods in the comma-separated ``text`` as a mask; all of them if one is no token."""
     mask = 0
@@ -91,9 +93,19 @@ def read_expires(request: Message) -> int | None:
     if "expires" not in request.names:
         return None
     try:
-        return request.expires
+        return parse_uint(request.value(request.names.index("expires")), request.limits.expires)
     except MalformedMessage:
         raise bad("Expires parse error") from None
+
+
+def read_allow(request: Message) -> int:
+    """The methods that Allow names as a mask; all of them if there is none."""
+    names = request.names
+    if "allow" not in names:
+        return ALL_METHODS
+    if names.count("allow") == 1:
+        return methods_mask(request.value(names.index("allow")))
+    return methods_mask(",".join(request.headers("allow")))
 
 
 def read_path(request: Message, mode: str, want_received: bool) -> tuple[str | None, str | None, str]:

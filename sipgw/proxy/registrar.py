@@ -25,11 +25,12 @@ from random import Random
 from sys import intern
 from typing import Any, Final, NamedTuple
 
-from sipgw.proxy.location import ALL_METHODS, AOR_CONTACTS, Binding, LocationTable, binding_key, find_contact
+from sipgw.proxy.location import AOR_CONTACTS, Binding, LocationTable, binding_key, find_contact
 from sipgw.proxy.register import (
     Rejected,
     bad,
     methods_mask,
+    read_allow,
     read_contacts,
     read_expires,
     read_path,
@@ -93,19 +94,19 @@ class Answer(NamedTuple):
 
 
 class _Change:
-    """What one contact of the request is going to do."""
+    """What one contact of the request is going to do.
+
+    ``binding`` is the one that is there already, or None; ``seconds`` 0 removes it; the rest is as in ``Binding``."""
 
     __slots__ = ("binding", "contact", "instance", "key", "methods", "q", "received", "reg_id", "seconds")
 
-    def __init__(self, contact: str, binding: Binding | None, seconds: int) -> None:
+    def __init__(self, contact: str, binding: Binding | None, key: int, seconds: int, q: int, methods: int) -> None:
         self.contact = contact
         self.binding = binding
-        """The binding that is there already, or None."""
+        self.key = key
         self.seconds = seconds
-        """0 removes it."""
-        self.key = 0
-        self.q = -1
-        self.methods = ALL_METHODS
+        self.q = q
+        self.methods = methods
         self.received: str | None = None
         self.instance: str | None = None
         self.reg_id: str | None = None
@@ -238,26 +239,28 @@ class Registrar:
         only: list[Binding] | None,
     ) -> str:
         """Add, refresh and remove single contacts (step 7); returns header lines for the answer."""
-        request = run.message
+        request, now = run.message, run.now
         path, path_received, headers = (None, None, "") if not flags.path else read_path(request, flags.path, flags.path_received)
-        bindings = table.live(aor, run.now)
-        changes = [
-            change for contact in contacts if (change := self._change(run, bindings, contact, expires, flags)) is not None
-        ]
+        bindings = table.live(aor, now)
+        changes = []
+        evicted: Sequence[Binding] = ()
+        adds = False
+        for contact in contacts:
+            change = self._change(request, now, bindings, contact, expires, flags)
+            if change is not None:
+                changes.append(change)
+                adds = adds or (change.binding is None and change.seconds > 0)
         if len(changes) > 1:
             changes = _without_repeated(changes)
-        added = sum(change.binding is None and change.seconds > 0 for change in changes)
-        evicted: list[Binding] = []
-        if added:
+        if adds:
             evicted = self._make_room(table, bindings, changes, flags)
         received = path_received or self._received(run)
         branch_flags = run.branch_flags | (self.settings.nat_flag if path_received else 0)
         attr = _avp(run, self.settings.attr_avp)
         socket = self._socket(run, flags)
-        user_agent = intern(request.header("user-agent") or "")
+        user_agent = intern(request.value(request.names.index("user-agent"))) if "user-agent" in request.names else ""
         call_id, cseq = request.call_id, request.cseq.number
         rewrite = flags.match not in (None, "0", "1")
-        now = run.now
         for binding in evicted:
             table.remove(binding)
         for change in changes:
@@ -298,20 +301,21 @@ class Registrar:
         return headers
 
     def _change(
-        self, run: Run, bindings: Sequence[Binding], contact: Contact, expires: int | None, flags: SaveFlags
+        self,
+        request: Message,
+        now: float,
+        bindings: Sequence[Binding],
+        contact: Contact,
+        expires: int | None,
+        flags: SaveFlags,
     ) -> _Change | None:
         """What ``contact`` asks for; None for a repetition. ``Rejected`` if it cannot be done."""
-        request = run.message
+        settings = self.settings
+        text = contact.uri_text
+        key = 0
         try:
             params = contact.params
-            text = contact.uri_text
             binding = self._find(bindings, text, request.call_id, flags)
-            if binding is not None and binding.call_id == request.call_id:
-                if not self._is_newer(binding, request.cseq.number, run.now):
-                    return None
-            if len(text) > self.settings.max_contact_len:
-                raise bad("Contact/received too long")
-            key = 0
             if binding is None:
                 uri = Uri.parse(text)
                 if not uri.is_sip and uri.scheme != "tel":
@@ -319,19 +323,24 @@ class Registrar:
                 key = binding_key(uri)
         except MalformedMessage:
             raise bad("Contact parse error") from None
-        change = _Change(text, binding, self._seconds(params, expires, flags))
-        change.key = key
-        q = params.get("q") if params else None
-        change.q = read_q(q) if q else self.settings.default_q
-        if params:
-            change.instance = unquote(params.get("+sip.instance") or "") or None
-            change.reg_id = params.get("reg-id")
-            change.received = sip_uri(params.get(self.settings.received_param))
-        methods = params.get("methods") if params else None
-        if methods is not None:
-            change.methods = methods_mask(unquote(methods))
-        elif "allow" in request.names:
-            change.methods = methods_mask(",".join(request.headers("allow")))
+        if binding is not None and binding.call_id == request.call_id:
+            if not self._is_newer(binding, request.cseq.number, now):
+                return None
+        if len(text) > settings.max_contact_len:
+            raise bad("Contact/received too long")
+        q = settings.default_q
+        if not params:
+            return _Change(text, binding, key, self._seconds(None, expires, flags), q, read_allow(request))
+        written = params.get("q")
+        if written:
+            q = read_q(written)
+        methods = params.get("methods")
+        mask = read_allow(request) if methods is None else methods_mask(unquote(methods))
+        asked = (params["expires"] or "") if "expires" in params else None
+        change = _Change(text, binding, key, self._seconds(asked, expires, flags), q, mask)
+        change.instance = unquote(params.get("+sip.instance") or "") or None
+        change.reg_id = params.get("reg-id")
+        change.received = sip_uri(params.get(settings.received_param))
         return change
 
     def _find(self, bindings: Sequence[Binding], text: str, call_id: str, flags: SaveFlags) -> Binding | None:
@@ -349,13 +358,12 @@ class Registrar:
                 return binding
         return None
 
-    def _seconds(self, params: dict[str, str | None], expires: int | None, flags: SaveFlags) -> int:
-        """How long the binding shall last; 0 to remove it (steps 6 and 7)."""
+    def _seconds(self, asked: str | None, expires: int | None, flags: SaveFlags) -> int:
+        """How long the binding shall last; 0 to remove it (steps 6 and 7). ``asked``: the contact's own parameter."""
         settings = self.settings
-        if params and "expires" in params:
-            value = params["expires"]
+        if asked is not None:
             try:
-                seconds = parse_uint(unquote(value or ""), LIMITS.expires)
+                seconds = parse_uint(unquote(asked), LIMITS.expires)
             except MalformedMessage:
                 seconds = MALFORMED_EXPIRES
         elif expires is not None:
