@@ -388,11 +388,15 @@ class TransactionUser(Surroundings):
         body: bytes = b"",
         content_type: str = "",
     ) -> bytes:
-        """The bytes of a reply to ``run.message``, with what ``append_to_reply`` asked for and the Server header."""
+        """The bytes of a reply to ``run.message``, with what ``append_to_reply`` asked for and the Server header.
+
+        A 1xx or 2xx has the Record-Route of the request, since it may make a dialog (RFC 3261 12.1.1)."""
         request = run.message
         assert isinstance(request, Request)
         if run.reply_edits:
             headers = "".join(run.reply_edits) + headers
+        if not body and run.context is not None:
+            body = run.context.get("reply_body", b"")
         return respond_to(
             request,
             status,
@@ -401,6 +405,7 @@ class TransactionUser(Surroundings):
             headers=headers + self.server_line,
             body=body,
             content_type=content_type,
+            record_route=100 < status < 300,
         )
 
     def new_tag(self, request: Request) -> str:
