@@ -9,11 +9,16 @@ What is a statement of its own in the language (``xlog``, ``log``, ``route``, ``
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
-from sipgw.exports import Constant, Flag, Module, SocketName, Writable, function
+from sipgw.exports import Constant, Flag, HeaderText, Module, SocketName, Writable, function
+from sipgw.modules.tm import proxy_uri
 from sipgw.proxy import branches
+from sipgw.proxy.forward import NoWay, find_flow, forward, return_response
+from sipgw.proxy.headers import header_text
 from sipgw.script.run import Branch, Run
+from sipgw.sip.edits import NO_EDITS, write
 from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.grammar import parse_uint
 from sipgw.sip.message import Request, stamp_via
@@ -50,6 +55,30 @@ def _is_host(text: str) -> bool:
         return Uri.parse(f"sip:{text}").host == text
     except MalformedMessage:
         return False
+
+
+_VIA_FLAGS = ("force-rport", "add-local-rport")
+
+
+def _via_flags(text: str) -> list[str]:
+    """The flags of ``set_via_handling``. OpenSIPS's ``reply-to-via`` is refused: it would let a stranger aim our replies
+    (hardening P13); ``force-tcp-alias`` has no TCP connection to be about yet."""
+    flags = [flag.strip() for flag in text.split(",")]
+    for flag in flags:
+        if flag not in _VIA_FLAGS:
+            raise ValueError(f"unknown flag {flag!r}: write some of {', '.join(_VIA_FLAGS)}")
+    return flags
+
+
+def _check_destination(text: str) -> None:
+    """Refuse what is no ``[proto:]host[:port]``."""
+    try:
+        Uri.parse(f"sip:{proxy_uri(text)}")
+    except MalformedMessage:
+        raise ValueError(f"bad destination {text!r}: write [proto:]host[:port]") from None
+
+
+Destination = Annotated[str, _check_destination]
 
 
 def _check_append_flags(value: str) -> None:
@@ -247,6 +276,55 @@ class Core(Module):
     def add_local_rport(self, run: Run) -> bool:
         """Ask for rport in the Via that this request leaves with."""
         run.keep()["local_rport"] = True
+        return True
+
+    @function()
+    def set_via_handling(self, run: Run, flags: Annotated[str, _via_flags]) -> bool:
+        """Do what ``force_rport`` ("force-rport") and ``add_local_rport`` ("add-local-rport") do."""
+        try:
+            chosen = _via_flags(flags)
+        except ValueError as error:
+            run.user.log(-1, f"set_via_handling: {error}")
+            return False
+        if "force-rport" in chosen:
+            self.force_rport(run)
+        if "add-local-rport" in chosen:
+            self.add_local_rport(run)
+        return True
+
+    @function()
+    async def forward(self, run: Run, destination: Destination | None = None) -> bool:
+        """Send the request on without a transaction, to ``[proto:]host[:port]`` or where ``$du`` or ``$ru`` say.
+
+        Its replies find their way back by their Vias."""
+        if not isinstance(run.message, Request):
+            return False
+        self._take_replies(run)
+        return await forward(run, None if destination is None else f"sip:{proxy_uri(destination)}")
+
+    def _take_replies(self, run: Run) -> None:
+        """See to it that replies to what was forwarded are passed on (``disable_stateless_fwd`` drops only others)."""
+        user = run.user
+        if user.on_unmatched is None:
+            user.on_unmatched = partial(return_response, user)
+
+    @function()
+    async def send(self, run: Run, destination: Destination, headers: HeaderText | None = None) -> bool:
+        """Send the message as it was received to ``[proto:]host[:port]``: no edits, no Via; ``headers`` come first in it."""
+        edits = NO_EDITS
+        if headers:
+            if not header_text(run, "send", headers):
+                return False
+            edits = edits.insert_before(1, headers)
+        kept, run.dst_uri = run.dst_uri, f"sip:{proxy_uri(destination)}"
+        try:
+            flow = await find_flow(run)
+        except NoWay as error:
+            run.user.log_rarely(("send", destination), -1, f"send to {destination}: {error.phrase}")
+            return False
+        finally:
+            run.dst_uri = kept
+        flow.send(write(run.message, edits))
         return True
 
     @function()
