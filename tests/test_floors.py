@@ -39,6 +39,7 @@ ALSO = {
     ("sipgw.script", "sipgw.sip"),
     ("sipgw.exports", "sipgw.interfaces"),
     ("sipgw.exports", "sipgw.statistics"),
+    ("sipgw.interfaces", "sipgw.exports"),
     ("sipgw.interfaces", "sipgw.statistics"),
 }
 """Who may import whom on the same floor, below floor 4."""
