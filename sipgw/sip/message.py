@@ -32,6 +32,7 @@ METHODS: Final = frozenset({
 """The methods with an RFC of their own; others are legal too."""
 
 _REQUIRED: Final = frozenset({"via", "from", "to", "call-id", "cseq"})
+_USUAL_NUMBERS: Final = {f" {number}": number for number in range(256)}
 _STATUS: Final = {f"{code}": code for code in range(100, 700)}
 
 
@@ -214,7 +215,11 @@ class Message:
         names = self.names
         if "max-forwards" not in names:
             return None
-        text = self.lines[names.index("max-forwards")].partition(":")[2].strip(" \t\r\n")
+        text = self.lines[names.index("max-forwards")].partition(":")[2]
+        known = _USUAL_NUMBERS.get(text)
+        if known is not None:
+            return known
+        text = text.strip(" \t\r\n")
         return self._number(text, self.limits.max_forwards, "Max-Forwards")
 
     @property

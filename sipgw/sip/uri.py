@@ -7,6 +7,7 @@ A ``Uri`` keeps the text that it was read from, so an untouched one leaves as it
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.grammar import ipv6_groups, parse_uint, unescape
@@ -26,6 +27,10 @@ _absolute = re.compile(rf"([A-Za-z][A-Za-z0-9+.\-]*):[^{_PLAIN}]+").fullmatch
 _bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _escapes = re.compile(r"%([0-9A-Fa-f]{2})").sub
 _visual = re.compile(r"[\-.()]").sub
+
+MAX_KNOWN: Final = 8192
+"""How many URIs are remembered in parsed form; then the memory starts anew, so no sender can make it grow."""
+_known: dict[str, Uri] = {}
 
 # RFC 3261 19.1.4: present in one URI only, these make two URIs differ.
 _DECISIVE = frozenset({"user", "ttl", "method", "maddr", "transport"})
@@ -56,7 +61,19 @@ class Uri:
 
     @classmethod
     def parse(cls, text: str) -> Uri:
-        """Read ``text``; raises ``MalformedMessage``. Any scheme is taken: 416 is for the one who routes."""
+        """Read ``text``; raises ``MalformedMessage``. Any scheme is taken: 416 is for the one who routes.
+
+        The same text gives the same object, as long as it is remembered: a server reads few URIs, but each many times."""
+        known = _known.get(text)
+        if known is not None:
+            return known
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        made = _known[text] = cls._parse(text)
+        return made
+
+    @classmethod
+    def _parse(cls, text: str) -> Uri:
         match = _sip(text)
         if match is None:
             return cls._parse_other(text)
