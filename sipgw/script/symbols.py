@@ -102,6 +102,10 @@ class Function:
 class Variable:
     """A pseudo-variable, ``name`` without the dollar. ``setter`` is None for one that can only be read.
 
+    ``getter(run[, name][, index])`` and ``setter(run[, name][, index], value)``: the name and the index are there if
+    ``takes_name`` and ``takes_index`` say so, the index None where none is written, "*" for all. A setter answers False if it
+    refuses the value. ``replacer``: what ``:=`` calls, where that is not the same as ``=``.
+
     ``takes_name``: ``$name(subname)``; a variable that can do both is declared twice. ``takes_index``:
     ``$(name[i])``. ``check``: called with a constant subname when the configuration is read; raises
     ValueError to refuse it."""
@@ -114,6 +118,7 @@ class Variable:
     check: Callable[[str], object] | None = None
     module: str = "core"
     read_only: bool = False
+    replacer: Callable[..., Any] | None = None
 
     @property
     def writable(self) -> bool:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import calendar
 import csv
 import hashlib
 import hmac
 import re
-import time
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sipgw.script.regex import Regex, compile_regex
 from sipgw.script.values import c_int, decode, encode, to_number, to_text
@@ -214,7 +213,7 @@ def dec2hex(value: Value) -> Value:
 def date2unix(value: Value) -> Value:
     """``{s.date2unix}``: the seconds since 1970 of an RFC 1123 date, as a text."""
     try:
-        return str(calendar.timegm(time.strptime(str(value), "%a, %d %b %Y %H:%M:%S GMT")))
+        return str(int(datetime.strptime(str(value), "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC).timestamp()))
     except ValueError:
         return None
 
@@ -353,7 +352,7 @@ class Substitution:
 
     __slots__ = ("every", "parts", "regex", "variables")
 
-    def __init__(self, expression: str, parse_format: Callable[[str], tuple[object, ...]]) -> None:
+    def __init__(self, expression: str, parse_format: Callable[[str], tuple[Any, ...]]) -> None:
         separator = expression[:1]
         if not separator or separator in "\\ \t\r\n" or separator.isalnum() or len(expression) < 4:
             raise ValueError(f"a substitution is /pattern/replacement/flags, not {expression!r}")
@@ -363,7 +362,7 @@ class Substitution:
         self.regex: Regex = compile_regex(pattern, "i" in flags, "s" not in flags)
         self.every = "g" in flags
         self.parts: list[str | int | None] = []
-        self.variables: list[object] = []
+        self.variables: list[Any] = []
         for piece in parse_format(replacement):
             if isinstance(piece, str):
                 self.parts += _references(piece, separator)
@@ -413,6 +412,14 @@ def _cut(expression: str, separator: str) -> tuple[str, str, str]:
     if len(parts) != 3:
         raise ValueError(f"a {separator!r} is missing in the substitution {expression!r}")
     return parts[0], parts[1], parts[2].strip()
+
+
+def replacement_of(expression: str) -> str:
+    """The middle part of ``/pattern/replacement/flags``, "" if it has none."""
+    try:
+        return _cut(expression, expression[:1])[1]
+    except ValueError:
+        return ""
 
 
 def _references(text: str, separator: str) -> list[str | int | None]:

@@ -84,6 +84,19 @@ def wrong(run: Run, text: str, level: int = L_WARN) -> Failure:
     return ERROR
 
 
+class Flagged(int):
+    """1 or 0 that reads as "true" or "false": what ``$msg.flag(x)`` and ``$msg.is_request`` give."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "true" if self else "false"
+
+
+SET: Final = Flagged(1)
+UNSET: Final = Flagged(0)
+
+
 def c_int(number: int) -> int:
     """``number`` as a C int holds it: 32 bits, wrapped around."""
     return ((number + 0x80000000) & 0xFFFFFFFF) - 0x80000000
@@ -317,8 +330,18 @@ def add(run: Run, left: Result, right: Result) -> Result:
     return calculate(run, "+", left, right)
 
 
+def add_number(run: Run, left: Result, right: Result) -> Result:
+    """``left + right`` where ``right`` is no variable: a number there has no text to append."""
+    if left.__class__ is int and right.__class__ is int:
+        total: int = left + right
+        return total if -0x80000000 <= total <= 0x7FFFFFFF else c_int(total)
+    return calculate(run, "+", left, right)
+
+
 def calculate(run: Run, op: str, left: Result, right: Result) -> Result:
     """``left op right`` for any operator; an int on the right of ``+`` is only a number here (see ``add``)."""
+    if left.__class__ is int and right.__class__ is int and right:
+        return c_int(NUMERIC[op](left, right))
     if left is ERROR or right is ERROR:
         return ERROR
     if isinstance(left, int):
