@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address
+from os import getpid
 from typing import Any, NamedTuple
 
 from sipgw.script.run import FlagNames, Socket
@@ -52,6 +53,7 @@ class Surroundings:
         """Names that are ours too: (host in lower case, port or 0 for any)."""
         self.arguments: dict[str, str] = {}
         self.started = wall_clock()
+        self.pid = getpid()
         self._myself: dict[tuple[str, int], bool] = {}
         self._hops: dict[str, NextHop] = {}
 

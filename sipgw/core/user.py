@@ -24,7 +24,7 @@ from zlib import crc32
 from twisted.internet.defer import Deferred
 
 from sipgw.core.surroundings import Surroundings
-from sipgw.core.waiting import Drive
+from sipgw.core.waiting import Drive, within
 from sipgw.script.routes import Route, RouteSet
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
@@ -315,6 +315,10 @@ class TransactionUser(Surroundings):
     def launch(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run ``coroutine`` beside everything else; what it raises is logged."""
         Drive(coroutine, _ignore, self.broken).step()
+
+    async def within(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """The result of ``coroutine``, or ``TimeoutError`` if it has none in ``seconds`` (the timeout of ``async``)."""
+        return await within(seconds, coroutine, self.after)
 
     def fault(self, route: Route, run: Run, error: BaseException) -> None:
         """Log what ``route`` raised with its cfg line, and answer the request 500 if nothing else did."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 
@@ -92,3 +93,27 @@ class Turn:
     def _broke(self, error: BaseException) -> None:
         self._failed(error)
         self._ended(None)
+
+
+async def within(
+    seconds: float, coroutine: Coroutine[Any, Any, Any], after: Callable[[float, Callable[[float], None]], Any]
+) -> Any:
+    """The result of ``coroutine``, or ``TimeoutError`` if it has none in ``seconds``; then it goes on alone, unheard.
+
+    ``after(seconds, call)`` sets a timer that has ``cancel()``."""
+    first: Deferred[Any] = Deferred()
+
+    def done(result: Any) -> None:
+        if not first.called:
+            first.callback(result)
+
+    def failed(error: BaseException) -> None:
+        if not first.called:
+            first.errback(error)
+
+    timer = after(seconds, lambda _now: failed(TimeoutError(f"nothing in {seconds} s")))
+    Drive(coroutine, done, failed).step()
+    try:
+        return await first
+    finally:
+        timer.cancel()

@@ -9,6 +9,7 @@ own, made from the transaction's (``branch_run``, ``failure_run`` in ``sipgw.pro
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sipgw.script.symbols import RouteKind
@@ -78,6 +79,7 @@ class Surroundings(Protocol):
     globals: dict[str, Any]
     arguments: dict[str, str]
     started: float
+    pid: int
 
     def log(self, level: int, text: str) -> None:
         """Write one line at an OpenSIPS level (-3 alert .. 4 debug)."""
@@ -90,6 +92,15 @@ class Surroundings(Protocol):
 
     def find_socket(self, text: str) -> Any:
         """The socket that ``proto:host:port`` names, or None."""
+
+    def launch(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run ``coroutine`` beside everything else (the statement ``launch``)."""
+
+    async def resolve(self, host: str, port: int, transport: str) -> list[str]:
+        """The addresses of ``host``, best first (``{ip.resolve}``)."""
+
+    async def within(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """The result of ``coroutine``, or ``TimeoutError`` if it has none in ``seconds`` (the timeout of ``async``)."""
 
 
 class Branch:

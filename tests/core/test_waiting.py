@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.core.waiting import Drive, Turn
+from sipgw.core.waiting import Drive, Turn, within
 
 
 class DriveTests(SynchronousTestCase):
@@ -98,3 +99,69 @@ class TurnTests(SynchronousTestCase):
         gate.callback(None)
         self.assertEqual(seen, ["first begins", "first ends", "failed first", "second", "third"])
         self.assertFalse(turn.busy)
+
+
+class WithinTests(SynchronousTestCase):
+    """Waiting no longer than so many seconds."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.seen: list[Any] = []
+
+    def start(self, coroutine: Any) -> None:
+        """Wait 5 s for it."""
+
+        def after(seconds: float, call: Any) -> Any:
+            return self.clock.callLater(seconds, call, 0.0)
+
+        Drive(
+            within(5, coroutine, lambda seconds, call: Timer(after(seconds, call))),
+            lambda result: self.seen.append(("done", result)),
+            lambda error: self.seen.append(("failed", type(error))),
+        ).step()
+
+    async def wait(self, deferred: Deferred[int]) -> int:
+        """Wait for ``deferred``."""
+        return await deferred
+
+    def test_in_time(self) -> None:
+        """A result in time is the result, and no timer is left."""
+        slow: Deferred[int] = Deferred()
+        self.start(self.wait(slow))
+        self.clock.advance(4)
+        slow.callback(7)
+        self.assertEqual((self.seen, self.clock.getDelayedCalls()), ([("done", 7)], []))
+
+    def test_at_once(self) -> None:
+        """What does not wait leaves no timer either."""
+        ready: Deferred[int] = Deferred()
+        ready.callback(1)
+        self.start(self.wait(ready))
+        self.assertEqual((self.seen, self.clock.getDelayedCalls()), ([("done", 1)], []))
+
+    def test_too_late(self) -> None:
+        """Without a result in time it is a TimeoutError, and what comes later is not heard."""
+        slow: Deferred[int] = Deferred()
+        self.start(self.wait(slow))
+        self.clock.advance(5)
+        slow.callback(7)
+        self.assertEqual(self.seen, [("failed", TimeoutError)])
+
+    def test_failure(self) -> None:
+        """What the coroutine raises is raised."""
+        slow: Deferred[int] = Deferred()
+        self.start(self.wait(slow))
+        slow.errback(ValueError("no"))
+        self.assertEqual((self.seen, self.clock.getDelayedCalls()), ([("failed", ValueError)], []))
+
+
+class Timer:
+    """A delayed call that may be cancelled after it was called, as the timers of sipgw may."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def cancel(self) -> None:
+        """Cancel it if it waits."""
+        if self.call.active():
+            self.call.cancel()

@@ -102,9 +102,9 @@ class Server:
         """Note a coroutine; ``finish`` runs it."""
         self.launched.append(coroutine)
 
-    async def within(self, seconds: int, call: Any) -> Any:
+    async def within(self, seconds: float, coroutine: Any) -> Any:
         """Wait, as long as it takes."""
-        return await call
+        return await coroutine
 
     @property
     def out(self) -> list[str]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -228,8 +229,8 @@ class ScriptTests(SynchronousTestCase):
         """A call that ``async`` does not wait for any longer leaves the code -2."""
         script = Script('route { async(slow(7), r, 1); } route[r] { xlog("rc $rc"); }')
 
-        async def within(seconds: int, call: object) -> None:
-            call.close()  # type: ignore[attr-defined]
+        async def within(seconds: float, call: Any) -> Any:
+            call.close()
             raise TimeoutError
 
         script.server.within = within  # type: ignore[method-assign]
