@@ -1,0 +1,49 @@
+# run: start sipgw with its own configuration     test: the whole suite     check: types and lint
+# bench: CPU per operation, Kamailio beside it    nightly: the suite at full length
+
+PYTHON ?= python3
+BIN = .venv/bin
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
+READY = .venv/ready
+READY_DEV = .venv/ready-dev
+TESTS ?= tests
+
+.PHONY: run test check bench nightly clean
+
+run: $(READY)
+	@echo "Softphone: registrar and proxy 127.0.0.1, port 5060, UDP; user 1001 (another one: 1002), any password. Call 1002 from 1001."
+	@echo "Look at:   this terminal, which shows each registration and call; end it with Ctrl-C."
+	@echo "Edit:      cp sipgw/default.cfg my.cfg, change it, $(BIN)/sipgw check my.cfg, $(BIN)/sipgw run -c my.cfg"
+	@$(BIN)/sipgw run
+
+test: $(READY_DEV)
+	@tests/install.sh sip-tester=sipp || true
+	$(BIN)/trial --rterrors $(TESTS)
+
+check: $(READY_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY_DEV)
+	@tests/install.sh kamailio=kamailio || true
+	$(BIN)/python -m bench
+
+nightly: $(READY_DEV)
+	@tests/install.sh sip-tester=sipp || true
+	SIPGW_NIGHTLY=1 $(BIN)/trial --rterrors $(TESTS)
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sipgw needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tests/install.sh python3-venv=
+	$(PYTHON) -m venv .venv
+
+$(READY): .venv/bin/pip setup.cfg pyproject.toml
+	$(INSTALL) -e .
+	@touch $@
+
+$(READY_DEV): .venv/bin/pip setup.cfg pyproject.toml
+	$(INSTALL) -e '.[dev]'
+	@touch $(READY) $@
+
+clean:
+	rm -rf .venv build *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis twisted/plugins/dropin.cache
