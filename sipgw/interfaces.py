@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from sipgw.exports import Command
+    from sipgw.script.symbols import Symbols
     from sipgw.statistics import Statistics
 
 
@@ -37,6 +38,10 @@ class Server(Protocol):
     user: Any
     reactor: Any
     arguments: list[str]
+
+    @property
+    def symbols(self) -> Symbols:
+        """What the script may call and read: for modules that compile texts of their own."""
 
     def reload_routes(self) -> Any:
         """Compile the configuration again and swap the routes; an awaitable that raises with every fault of the file."""
