@@ -76,7 +76,7 @@ def level_of(number: int) -> int:
 def log(level: int, text: str) -> None:
     """Write one line at an OpenSIPS level; whoever calls has compared it with the level in force."""
     number = level_of(level)
-    _logger.emit(LEVELS[number][1], "{text}", text=text.rstrip("\n"), opensips=number)
+    _logger.emit(LEVELS[number][1], "{text}", text=one_line(text.rstrip("\n")), opensips=number)
 
 
 @implementer(ILogObserver)
