@@ -107,11 +107,16 @@ class Definitions(Expressions):
         """Read the value of a plain global."""
         value: int | str
         declared = GLOBALS.get(name)
+        wanted = declared.type if declared else None
+        if self.kind == "STR" and wanted in (Type.WORD, Type.INT_OR_WORD):
+            self.error(f"the value of {name} is a bare word", "take the quotes away")
+        if self.kind == "ID" and wanted is Type.STR:
+            self.error(f"the value of {name} is a string", f'write {name} = "{self.value}"')
         if self.kind == "STR":
             value = self.string().value
         elif self.at_integer():
             value = self.integer().value
-        elif declared is not None and declared.type is Type.HOST:
+        elif wanted is Type.HOST:
             value = self.host()
         elif self.kind == "ID" and self.following() not in ("=", "(", "[", "{"):
             value = self.value
@@ -315,6 +320,7 @@ class Definitions(Expressions):
 
     def parse_blacklist(self, pos: Pos) -> list[Item]:
         """Read ``name/flags: { rules }``."""
+        start = self.offset
         name = self.expect("ID", "the name of the blacklist")
         flags: set[str] = set()
         if self.accept("/"):
@@ -326,6 +332,8 @@ class Definitions(Expressions):
                 self.advance()
                 if not self.accept(","):
                     break
+            if {"expire", "readonly"} <= flags:
+                self.error("a blacklist that is readonly has no rules that expire", offset=start)
         rules: list[BlacklistRule] = []
         if self.accept(":"):
             self.expect("{")

@@ -65,7 +65,9 @@ class ScriptErrors(Exception):
 def guess(word: str, known: Iterable[str]) -> str:
     """Phrase a hint with the known name that looks most like ``word``; "" when nothing does."""
     names = list(known)
-    close = difflib.get_close_matches(word, names, 1, 0.65)
+    letters = sorted(word)
+    close = [name for name in names if len(name) == len(word) and sorted(name) == letters]
+    close = close or difflib.get_close_matches(word, names, 1, 0.65)
     if not close:
         lowered = {name.lower(): name for name in names}
         close = [lowered[word.lower()]] if word.lower() in lowered else []

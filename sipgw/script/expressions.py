@@ -220,7 +220,7 @@ class Expressions(Cursor):
         left = self.parse_term()
         while self.kind in SUMS:
             op = self.value
-            if isinstance(left, nodes.Compare):
+            if isinstance(left, nodes.Compare) and self.tokens.kinds[self.at - 1] != ")":
                 hint = "parentheses make it clear: ($a == $b) + 1"
                 self.tokens.warn(self.offset, f"the comparison comes before the `{op}`", hint)
             self.advance()

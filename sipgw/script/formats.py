@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from sipgw.script.dialect import VARIABLES
 from sipgw.script.errors import ScriptError
 from sipgw.script.lexer import closing
 from sipgw.script.nodes import NOWHERE, Format, Pos, Transformation, Variable
@@ -92,6 +93,8 @@ def _variable(text: str, start: int, pos: Pos) -> tuple[Variable, int]:
     subname: str | Variable | None = None
     if text.startswith("(", at):
         subname, at = _subname(text, at, pos, name)
+    elif name in VARIABLES:
+        return Variable(*VARIABLES[name], pos=here), at
     return Variable(name, subname, pos=here), at
 
 
@@ -112,6 +115,8 @@ def _enclosed(text: str, start: int, pos: Pos) -> tuple[Variable, int]:
     if text.startswith("(", at):
         subname, at = _subname(text, at, pos, name)
     index: int | str | Variable | None = None
+    if subname is None and name in VARIABLES:
+        name, subname, index = VARIABLES[name]
     if text.startswith("[", at):
         index, at = _index(text, at, pos)
     transformations: list[Transformation] = []

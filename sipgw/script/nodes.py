@@ -554,10 +554,21 @@ Item: TypeAlias = (
 )
 
 
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def field_names(kind: type[Node]) -> tuple[str, ...]:
+    """The names of a node's fields, without its place."""
+    found = _FIELDS.get(kind)
+    if found is None:
+        found = _FIELDS[kind] = tuple(f.name for f in fields(kind) if f.name not in ("pos", "end"))
+    return found
+
+
 def children(node: Node) -> Iterator[Node]:
     """Yield the nodes directly below one, in the order of their fields."""
-    for description in fields(node):
-        value = getattr(node, description.name)
+    for name in field_names(type(node)):
+        value = getattr(node, name)
         if isinstance(value, Node):
             yield value
         elif type(value) is tuple:

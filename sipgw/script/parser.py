@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from sipgw.script.cursor import TOP_WORDS, Lost
 from sipgw.script.definitions import Definitions
+from sipgw.script.dialect import OLD_VARIABLE, VARIABLES
 from sipgw.script.errors import ScriptError, ScriptErrors, ScriptWarning, guess
 from sipgw.script.formats import parse_format, parse_variable
 from sipgw.script.globals import GLOBALS, SPELLINGS
@@ -119,6 +120,19 @@ class Parser(Statements, Definitions):
             return False
         return self.value in GLOBALS or self.value in SPELLINGS or self.following() in ("=", "{")
 
+    def note_old_variables(self) -> None:
+        """Give a hint for each variable, also inside a string, that has another name now."""
+        tokens = self.tokens
+        for at, kind in enumerate(tokens.kinds):
+            if kind == "VAR" or (kind == "STR" and "$" in tokens.values[at]):
+                for match in OLD_VARIABLE.finditer(tokens.text(at)):
+                    name, subname, index = VARIABLES[match[1]]
+                    new = name + (f"({subname})" if subname else "") + (f"[{index}]" if index is not None else "")
+                    hint = f"write $({new})" if index is not None else f"write ${new}"
+                    if kind == "VAR" and index is not None and tokens.kinds[at + 1] == "=":
+                        hint = f"write ${name}"
+                    tokens.warn(tokens.starts[at] + match.start(), f"`${match[1]}` has another name now", hint)
+
     # ---- routes ----
 
     def parse_route(self) -> Route:
@@ -167,6 +181,7 @@ def read(source: Source | str, file: str = "opensips.cfg") -> Parsed:
         source = Source.of(source, file)
     parser = Parser(source)
     config = parser.parse_config()
+    parser.note_old_variables()
     errors = sorted(parser.errors, key=source.order)
     warnings = sorted(parser.warnings, key=source.order)
     for remark in [*errors, *warnings]:

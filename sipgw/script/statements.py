@@ -87,7 +87,10 @@ class Statements(Expressions):
 
     def parse_assignment(self) -> Statement:
         """Read ``$x = value;``."""
+        old = self.value in ("$br", "$(br)")
         target = self.variable()
+        if old:  # COMPAT: before 3.2 an assignment to $br added a branch, as one to $branch does
+            target = Variable("branch", pos=target.pos)
         if self.kind not in ASSIGNMENTS:
             if self.kind in ("[", "{"):
                 self.fail(f"{self.shown()} after a variable", self.guess_operator())

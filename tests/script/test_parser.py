@@ -460,6 +460,7 @@ route[x] { break; }
             ("loadmodule tm.so", '"tm.so"'), ("log_levl=1;", "no"), ("request_route { exit; }", "`route`"),
             ("failureroute[x] { exit; }", "failure_route"), ('socket="udp:a:1"', "udp:a:1"), ("socket=1.2.3.4", "udp:1.2.3.4"),
             ("socket=upd:1.2.3.4", "udp"), ("xlog(\"a\");", "inside a route"), ("route[a.b] { exit; }", "quotes"),
+            ("server_header=x", '"x"'), ('syslog_facility="LOG_LOCAL0"', "quotes"), ('tos="16"', "quotes"),
             ("timer_route[a] { exit; }", "timer_route[a, 60]"), ("error_route[x] { exit; }", "error_route {"),
         ]
         for text, part in top:

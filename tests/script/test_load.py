@@ -1,0 +1,77 @@
+"""Tests for `sipgw.script.load`, and of the configurations in tests/configs/ against it."""
+
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from sipgw.script.errors import ScriptErrors
+from sipgw.script.load import load, module_names
+from sipgw.script.nodes import Config
+from sipgw.script.parser import parse
+from sipgw.script.preprocess import Source, flatten
+from tests.script.exported import symbols
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def read(name: str) -> str:
+    return (CONFIGS / name).read_text("utf-8")
+
+
+def loaded(name: str) -> tuple[Config, list[str]]:
+    config, warnings = load(flatten(name, read), lambda names: symbols(*names))
+    return config, [str(w) for w in warnings]
+
+
+class ConfigTests(SynchronousTestCase):
+    """Whole configurations."""
+
+    def test_residential(self):
+        """A residential server, without a warning."""
+        config, warnings = loaded("residential.cfg")
+        self.assertEqual(warnings, [])
+        self.assertEqual(len(config.routes), 16)
+        self.assertEqual(len(config.modules), 19)
+
+    def test_trunking(self):
+        """Trunks and failover, without a warning."""
+        config, warnings = loaded("trunking.cfg")
+        self.assertEqual(warnings, [])
+        self.assertEqual([s.ports[0][0] for s in config.sockets], [5060, 5062])
+
+    def test_soup(self):
+        """All of the grammar: only the string that is passed to a route is worth a word."""
+        config, warnings = loaded("soup.cfg")
+        self.assertEqual(warnings, ["soup.cfg:19:102: $ru is not expanded in arguments of route()"])
+        self.assertEqual(len(config.routes), 13)
+
+    def test_old(self):
+        """A configuration for 2.4 works, with a hint for each of its old names."""
+        config, warnings = loaded("old.cfg")
+        self.assertEqual(len(warnings), 34)
+        self.assertIn("sqlops", [m.name for m in config.modules])
+        self.assertEqual(warnings[0], "old.cfg:3:1: `debug` is now called `log_level`")
+
+    def test_speed(self):
+        """Reading and checking 250 lines takes some 5 ms; much more is allowed on a busy machine."""
+        text = read("residential.cfg")
+        start = time.process_time()
+        load(Source.of(text), lambda names: symbols(*names))
+        self.assertLess(time.process_time() - start, 0.1)
+
+
+class LoadTests(SynchronousTestCase):
+    """Reading, modernising and checking together."""
+
+    def test_all_errors(self):
+        """Faults of the grammar and of meaning come out together, in the order of the file."""
+        text = 'log_levl=1\nloadmodule "avpops.so"\nroute {\n  t_relay();\n  exit\n  $fU = 1;\n}\n'
+        error = self.assertRaises(ScriptErrors, load, Source.of(text, "a.cfg"), lambda names: symbols(*names))
+        self.assertEqual([(e.line, e.column) for e in error.errors], [(1, 1), (4, 3), (5, 7), (6, 3)])
+        self.assertIn("    $fU = 1;", str(error))
+
+    def test_module_names(self):
+        """Modules are named as they are today."""
+        config = parse('loadmodule "uri.so" loadmodule "avpops.so" loadmodule "tm.so"')
+        self.assertEqual(module_names(config), ["sqlops", "tm"])
