@@ -27,6 +27,7 @@ FLOORS = [
             "sipgw.log",
             "sipgw.manual",
             "sipgw.options",
+            "sipgw.plays",
             "sipgw.service",
             "sipgw.testing",
             "twisted.plugins.sipgw_plugin",

@@ -1,0 +1,56 @@
+"""The console script ``sipgw``: look at a configuration or at what there is, without starting a server; or start it.
+
+``sipgw check FILE`` compiles and reports: 0 if all is well, 1 if not. ``sipgw exports`` lists what each module exports, as
+JSON. ``sipgw run`` is ``twistd -n sipgw``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    parser = argparse.ArgumentParser(prog="sipgw", description="A SIP server that runs opensips.cfg scripts.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="compile a script and report every fault; exit status 0 or 1")
+    check.add_argument("file", nargs="+", help="an opensips.cfg")
+    check.add_argument("-p", "--preprocessor", help="send the script through this command first, such as 'm4 -P'")
+    commands.add_parser("exports", help="list what the modules export, as JSON")
+    run = commands.add_parser("run", help="start the server: twistd -n sipgw", add_help=False)
+    run.add_argument("rest", nargs=argparse.REMAINDER, metavar="OPTIONS", help="as for twistd sipgw: -c FILE ...")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["run"]:
+        return run_server(given[1:])
+    options = parser.parse_args(given)
+    if options.command == "exports":
+        return print_exports()
+    return max(check_file(file, options.preprocessor) for file in options.file)
+
+
+def check_file(file: str, preprocessor: str | None) -> int:
+    """Compile one file and say what is wrong with it."""
+    from sipgw.configuration import read_configuration
+    from sipgw.service import check
+
+    return check(read_configuration(file, preprocessor))
+
+
+def print_exports() -> int:
+    """Print the exports of all modules."""
+    from sipgw.catalogue import exports
+
+    json.dump(exports(), sys.stdout, indent=1, sort_keys=True)
+    print()
+    return 0
+
+
+def run_server(arguments: Sequence[str]) -> int:
+    """Become ``twistd -n sipgw``."""
+    from twisted.scripts.twistd import run
+
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "sipgw", *arguments]
+    run()  # type: ignore[no-untyped-call]
+    return 0

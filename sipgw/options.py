@@ -1,0 +1,88 @@
+"""The command line of ``twistd sipgw``: the letters are OpenSIPS's where it has them.
+
+The file is read here already, because it decides which reactor runs: a module that lives on asyncio needs Twisted's asyncio
+reactor, which must be installed before anything imports a reactor (house 2.6, 11). Nothing here, nor in ``service.py``,
+imports one at its top."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from typing import Any
+
+from twisted.python import usage
+
+from sipgw.configuration import Reading, read_configuration
+
+DEFAULT = str(files("sipgw") / "default.cfg")
+"""The configuration that sipgw ships: a registrar and proxy on the loopback address."""
+
+ASYNCIO = frozenset({"xmpp"})
+"""The modules that live on asyncio."""
+
+
+class Options(usage.Options):
+    """What ``twistd sipgw`` takes."""
+
+    synopsis = "[-c opensips.cfg] [options]"
+    longdesc = "Runs an opensips.cfg as it is. Without -c it runs the configuration that sipgw ships."
+
+    optParameters = [
+        ["config", "c", None, "The script to run, an opensips.cfg [default: the one that sipgw ships]"],
+        ["preprocessor", "p", None, "Send the script through this command first, such as 'm4 -P'"],
+        ["log-level", None, None, "-3 (alert) to 4 (debug), instead of the script's log_level and xlog_level", int],
+    ]
+    optFlags = [["check", None, "Compile the script, report, and leave with 0 or 1"]]
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self["sockets"] = []
+        self["defines"] = {}
+        self.reading: Reading | None = None
+        """What was read; None before ``postOptions``."""
+
+    def opt_socket(self, text: str) -> None:
+        """Listen on proto:host:port instead of the script's sockets (OpenSIPS's -l); may be repeated"""
+        self["sockets"].append(text)
+
+    def opt_define(self, text: str) -> None:
+        """name=value: what the script reads as $argv(name); may be repeated"""
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise usage.UsageError(f"-o {text}: write name=value")
+        self["defines"][name] = value
+
+    opt_o = opt_define
+
+    def postOptions(self) -> None:
+        """Read the script and install the reactor that its modules need."""
+        if self["config"] is None:
+            self["config"] = DEFAULT
+        level = self["log-level"]
+        if level is not None and not -3 <= level <= 4:
+            raise usage.UsageError(f"--log-level {level}: between -3 and 4")
+        self.reading = read_configuration(self["config"], self["preprocessor"], self["sockets"])
+        install_reactor(self.reading.module_names)
+
+    def logs_elsewhere(self) -> bool:
+        """Whether twistd itself was told where to log."""
+        twistd: Any = self.parent or {}
+        return any(twistd.get(name) for name in ("logfile", "syslog", "logger"))
+
+    def in_foreground(self) -> bool:
+        """Whether ``twistd -n`` runs, or nothing of twistd."""
+        twistd: Any = self.parent
+        return twistd is None or bool(twistd.get("nodaemon") or twistd.get("debug"))
+
+
+def install_reactor(modules: Iterable[str], install: Callable[[], Any] | None = None) -> bool:
+    """Install the asyncio reactor if one of ``modules`` needs it and no reactor is there yet; whether it was installed."""
+    if ASYNCIO.isdisjoint(modules) or "twisted.internet.reactor" in sys.modules:
+        return False
+    if install is None:
+        from twisted.internet import asyncioreactor
+
+        install = asyncioreactor.install
+    install()
+    return True

@@ -1,0 +1,411 @@
+"""One running sipgw: the one place that knows every class (house 2.2).
+
+``makeService`` builds a ``SipServer`` from the command line. What is wrong with the configuration is found before anything
+starts: all faults are printed, and the process ends with status 1. Then, in this order: sockets are bound; the reactor runs;
+modules start, each after those that it needs; the startup route runs; sockets are read. The end goes backwards.
+
+SIGTERM and SIGINT end the process with status 0 within a second; SIGHUP reloads the routes."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import isawaitable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver
+from twisted.python.components import Componentized
+
+from sipgw import __version__, interfaces
+from sipgw.configuration import Configuration, Reading, read_configuration, settings_of
+from sipgw.core.user import TransactionUser
+from sipgw.exports import Module
+from sipgw.log import LineObserver, log, to_stream, to_syslog
+from sipgw.mi.commands import Commands
+from sipgw.options import Options
+from sipgw.script.errors import ScriptError, ScriptErrors
+from sipgw.script.routes import Route, RouteSet
+from sipgw.script.run import Run
+from sipgw.script.symbols import Symbols
+from sipgw.sip.message import parse
+from sipgw.statistics import Statistics
+from sipgw.transport.udp import UdpSocket
+
+__all__ = ["Options", "SipServer", "makeService"]
+
+STOP_TIME = 0.7
+"""Seconds that the modules have together to stop."""
+
+DUMMY = (
+    b"DUMMY sip:user@dummy.com SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKdummy\r\nMax-Forwards: 70\r\n"
+    b"From: <sip:sipgw@dummy.com>;tag=dummy\r\nTo: <sip:user@dummy.com>\r\nCall-ID: dummy\r\nCSeq: 1 DUMMY\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
+"""The message of routes that no message has begun (language 1.5)."""
+
+
+def makeService(options: Options) -> SipServer:
+    """Make the server that the command line asks for; ends the process if the configuration has faults, or for ``--check``."""
+    from twisted.internet import reactor
+
+    assert options.reading is not None
+    keep_steady(reactor)
+    server = SipServer(options.reading, reactor, level=options["log-level"], defines=options["defines"])
+    server.preprocessor = options["preprocessor"]
+    server.configure()
+    if not server.configuration.faults and not options["check"]:
+        server.bind()
+    if server.configuration.faults or options["check"]:
+        raise SystemExit(report(server.configuration))
+    if not options.logs_elsewhere():
+        server.observer = server.make_observer(options.in_foreground())
+    return server
+
+
+def keep_steady(reactor: Any) -> None:
+    """Give the reactor a clock that nobody can set: Twisted's own is the time of day, and a step back of an hour would hold up
+    every timer for that hour (F10)."""
+    if reactor.seconds is time.time and not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
+
+
+def report(configuration: Configuration) -> int:
+    """Print faults and warnings with their lines, and what follows from them; the exit status."""
+    faults = configuration.in_order()
+    for remark in [*configuration.warnings, *faults]:
+        print(remark.render(), file=sys.stderr)
+    file = configuration.reading.file
+    print(f"{file}: {_count(faults)}" if faults else f"{file}: no fault", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def check(reading: Reading) -> int:
+    """Build all that a server would be made of, and report; nothing is started and no socket opened."""
+    server = SipServer(reading, None)
+    server.configure()
+    return report(server.configuration)
+
+
+def _count(faults: Sequence[ScriptError]) -> str:
+    return "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+
+
+class SipServer(Service):
+    """A SIP server with its modules, routes and sockets (``interfaces.Server``).
+
+    ``level`` replaces the script's log levels, ``defines`` are what it reads as ``$argv``."""
+
+    name = "sipgw"
+
+    def __init__(
+        self,
+        reading: Reading,
+        reactor: Any,
+        *,
+        level: int | None = None,
+        defines: dict[str, str] | None = None,
+        log: Callable[[int, str], None] = log,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.reading = reading
+        self.reactor = reactor
+        self.preprocessor: str | None = None
+        self.arguments: list[str] = list(sys.argv)
+        self.settings: dict[str, Any] = settings_of(reading.config)
+        if self.settings["debug_mode"]:
+            self.settings["log_level"] = 4
+        if level is not None:
+            self.settings["log_level"] = self.settings["xlog_level"] = level
+        self.statistics = Statistics()
+        self._commands = Commands(log)
+        self.commands: interfaces.Commands = self._commands
+        self.modules: dict[str, Module] = {}
+        clock: Any = time.monotonic if reactor is None else reactor.seconds
+        later: Any = None if reactor is None else reactor.callLater
+        self.user = TransactionUser(clock, wall_clock, log, self.settings, self.statistics, later)
+        self.user.arguments = dict(defines or {})
+        self.configuration = Configuration(reading, self)
+        self.sockets: list[UdpSocket] = []
+        self.observer: Any = None
+        self.status = 0
+        """The exit status of the process."""
+        self._started: list[Module] = []
+        self._periodic: list[LoopingCall] = []
+        self._timer_routes: list[LoopingCall] = []
+        self._reloading = DeferredLock()
+        self._stopping = False
+
+    @property
+    def symbols(self) -> Symbols:
+        """What the script may call and read, for modules that compile texts of their own (``script.compiler.compile_format``)."""
+        return self.configuration.symbols
+
+    # ---- before the start ----
+
+    def configure(self) -> None:
+        """Build modules and routes; ``configuration.faults`` says what is wrong."""
+        self.configuration.build()
+        for module in self.modules.values():
+            self._commands.add(module)
+        for host, port in self.configuration.aliases:
+            self.user.add_alias(host, port)
+        self.user.routes = self.configuration.routes
+
+    def bind(self) -> None:
+        """Open the sockets, all or none; one that cannot be opened is a fault of the configuration."""
+        for plan in self.configuration.sockets:
+            made = UdpSocket(
+                self.user,
+                self.reactor,
+                plan.host,
+                plan.port,
+                advertised_host=plan.advertised_host,
+                advertised_port=plan.advertised_port,
+                tag=plan.node.tag,
+                tos=plan.tos,
+                reuse_port="reuse_port" in plan.node.options,
+            )
+            try:
+                made.open()
+            except OSError as error:
+                self.configuration.fault(plan.node, f"cannot listen on {made}: {error.strerror or error}")
+            else:
+                self.sockets.append(made)
+        if self.configuration.faults:
+            for each in self.sockets:
+                each.stop()
+            self.sockets.clear()
+        for each in self.sockets:
+            self.user.add_socket(each)
+
+    def make_observer(self, foreground: bool) -> LineObserver | None:
+        """Where the log goes: stderr in the foreground; else syslog if the script says so, else where twistd puts it (None)."""
+        get = self.settings.get
+        prefix = get("log_prefix") or ""
+        if foreground:
+            return LineObserver(to_stream(), prefix, get("stderror_level_filter") or 0)
+        if get("syslog_enabled"):
+            name, facility = get("syslog_name") or "sipgw", str(get("syslog_facility")).upper()
+            return LineObserver(to_syslog(name, facility), prefix, get("syslog_level_filter") or 0)
+        return None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join twistd's application, and tell it where the log goes."""
+        if self.observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)  # type: ignore[no-untyped-call]
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+    # ---- start ----
+
+    def privilegedStartService(self) -> None:
+        """Set what the script asks of the process."""
+        if self.settings["workdir"]:
+            os.chdir(str(self.settings["workdir"]))
+        if self.settings["disable_core_dump"]:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        wanted = int(self.settings["open_files_limit"] or 0)
+        if wanted > 0:
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+    def startService(self) -> None:
+        """Begin once the reactor runs."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self.reactor.callWhenRunning(self._run)
+
+    def _run(self) -> None:
+        self._take_signals()
+        started = ensureDeferred(self.start())
+        started.addCallbacks(self._runs, lambda failure: self._fail(f"sipgw cannot start: {failure.value!r}"))
+
+    def _runs(self, _result: Any) -> None:
+        """What the process does once it serves: what is there now stays, and is not looked at by the garbage collector again."""
+        if os.geteuid() == 0:
+            self.log(1, "sipgw runs as root: twistd -u USER -g GROUP leaves the privileges behind once the sockets are open")
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 50)
+
+    def _take_signals(self) -> None:
+        """Handle signals ourselves: the reactor has just installed its own handlers, with which twistd ends by the signal."""
+
+        def end(_number: int, _frame: Any) -> None:
+            self.reactor.callFromThread(self.stop)
+
+        def reload(_number: int, _frame: Any) -> None:
+            self.reactor.callFromThread(self._reload)
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGHUP, reload)
+
+    async def start(self) -> None:
+        """Start the modules, run the startup route, read the sockets."""
+        for note in self.configuration.notes:
+            self.log(3, note)
+        for warning in self.configuration.warnings:
+            self.log(1, str(warning))
+        for module in self.modules.values():
+            try:
+                await module.start()
+            except Exception as error:
+                self._fail(f"module {module.name} cannot start: {error}")
+                return
+            self._started.append(module)
+            if self._stopping:
+                return
+        if self.user.routes.startup is not None:
+            await self._run_route(self.user.routes.startup)
+        for each in self.sockets:
+            each.start()
+        self._start_periodic()
+        self.log(2, f"sipgw {__version__} listens on {', '.join(map(str, self.user.sockets))}")
+
+    def log(self, level: int, text: str) -> None:
+        """Write one line, if the level in force lets it through."""
+        if level <= self.user.log_level:
+            self.user.log(level, text)
+
+    def _start_periodic(self) -> None:
+        for module in self.modules.values():
+            for seconds, call in module.periodic():
+                self._periodic.append(self._each(seconds, call))
+        self._start_timer_routes()
+
+    def _start_timer_routes(self) -> None:
+        for route in self.user.routes.timers:
+            self._timer_routes.append(self._each(route.interval, partial(self._run_route, route)))
+
+    def _each(self, seconds: float, call: Callable[[], Any]) -> LoopingCall:
+        """Call each so many seconds; never twice at once, and what it raises ends only that one."""
+
+        async def once() -> None:
+            try:
+                result = call()
+                if isawaitable(result):
+                    await result
+            except Exception as error:
+                self.user.broken(error)
+
+        loop = LoopingCall(lambda: ensureDeferred(once()))
+        loop.clock = self.reactor
+        loop.start(seconds, now=False)
+        return loop
+
+    def _run_route(self, route: Route) -> Deferred[None]:
+        """Run a route that no message has begun; fires at its end."""
+        ended: Deferred[None] = Deferred()
+        run = Run(parse(DUMMY), route.kind, None, self.user.clock(), self.user)
+        self.user.execute(route, run, lambda _result: ended.callback(None))
+        return ended
+
+    def _fail(self, text: str) -> None:
+        """Give up a start: log why, and end with status 1."""
+        self.user.log(-3, text)
+        self.status = 1
+        self.stop()
+
+    # ---- in between ----
+
+    def later(self, seconds: float, call: Callable[[], Any]) -> Any:
+        """Call ``call`` after ``seconds``; what is returned has ``cancel()``."""
+
+        def guarded() -> None:
+            try:
+                call()
+            except Exception as error:
+                self.user.broken(error)
+
+        return self.reactor.callLater(seconds, guarded)
+
+    async def reload_routes(self) -> None:
+        """Read the script again and swap its routes, all or none; ``ScriptErrors`` with every fault of the file.
+
+        Only the route blocks count (as in OpenSIPS). What runs on the old routes ends on them."""
+        await self._reloading.acquire()
+        try:
+            pool = self.reactor.getThreadPool()
+            reading = await deferToThreadPool(self.reactor, pool, read_configuration, self.reading.file, self.preprocessor)
+            self._swap(self.configuration.recompile(reading))
+        finally:
+            self._reloading.release()
+
+    def _swap(self, routes: RouteSet) -> None:
+        for loop in self._timer_routes:
+            loop.stop()
+        self._timer_routes.clear()
+        self.user.routes = routes
+        self._start_timer_routes()
+        self.log(2, "the routes are reloaded")
+
+    def _reload(self) -> None:
+        """What SIGHUP does: reload, and log what is wrong."""
+
+        def refused(failure: Any) -> None:
+            if failure.check(ScriptErrors) is None:
+                self.user.broken(failure.value)
+                return
+            faults: list[ScriptError] = failure.value.errors
+            for fault in faults:
+                self.log(-1, str(fault))
+            self.log(-1, f"the routes are not reloaded: {_count(faults)}")
+
+        ensureDeferred(self.reload_routes()).addErrback(refused)
+
+    # ---- end ----
+
+    def stop(self) -> None:
+        """Begin an orderly shutdown; a second time is once."""
+        if not self._stopping:
+            self._stopping = True
+            self.reactor.stop()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the timers, then the modules in reverse order, then close the sockets."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._stopping = True
+        if self.status:
+            _exit_with(self.status)
+        for loop in [*self._periodic, *self._timer_routes]:
+            loop.stop()
+        ended = ensureDeferred(self._stop_modules())
+        ended.addTimeout(STOP_TIME, self.reactor, lambda *_: self.log(1, f"modules did not stop within {STOP_TIME} s"))
+        ended.addBoth(self._close)
+        return ended
+
+    async def _stop_modules(self) -> None:
+        while self._started:
+            module = self._started.pop()
+            try:
+                await module.stop()
+            except Exception as error:
+                self.user.broken(error)
+
+    def _close(self, _result: Any) -> None:
+        for each in self.sockets:
+            each.stop()
+
+
+def _exit_with(status: int) -> None:
+    """Let the process end with ``status``: twistd itself ends with 0 whenever its reactor was stopped.
+
+    This runs at the very end, when reactor, log and pid file have been put away."""
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    atexit.register(leave)
