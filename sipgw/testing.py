@@ -1,0 +1,234 @@
+"""Doubles for tests of modules, configurations and clients of sipgw: no socket, no sleep, no reactor.
+
+``Wire`` carries datagrams on a ``Clock``, with delay and loss. ``FakeServer`` is as much of a server as a module asks for.
+``WiredServer`` is a whole sipgw from the text of a script, on a wire; ``Phone`` is a peer of it. ``sipgw/plays.py`` reads
+whole conversations."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.task import Clock
+
+from sipgw.configuration import Reading, read_configuration, reading_of
+from sipgw.core.user import TransactionUser
+from sipgw.mi.commands import Commands
+from sipgw.script.symbols import ModuleSymbols, Symbols
+from sipgw.script.transformations import TRANSFORMATIONS
+from sipgw.script.variables import VARIABLES
+from sipgw.service import SipServer
+from sipgw.sip.message import Request, Response, parse
+from sipgw.statistics import Statistics
+
+T = TypeVar("T")
+
+EPOCH = 1_700_000_000.0
+"""The time of day at which a fake clock begins."""
+Address = tuple[str, int]
+
+
+class WireFlow:
+    """A flow from a wire's socket to one peer."""
+
+    transport = "udp"
+    reliable = False
+    refused = ""
+
+    def __init__(self, socket: WireSocket, host: str, port: int) -> None:
+        self.socket, self.host, self.port = socket, host, port
+
+    def send(self, data: bytes) -> None:
+        """Put one datagram on the wire."""
+        self.socket.wire.carry(data, (self.socket.host, self.socket.port), (self.host, self.port))
+
+
+class WireSocket:
+    """An address on a wire; what arrives goes to ``receive(data, flow)``."""
+
+    transport = "udp"
+    advertised_host = ""
+    advertised_port = 0
+    tag = ""
+
+    def __init__(self, wire: Wire, host: str, port: int, receive: Callable[[bytes, WireFlow], None]) -> None:
+        self.wire, self.host, self.port, self.receive = wire, host, port, receive
+
+    def flow(self, host: str, port: int) -> WireFlow:
+        """A flow to a peer."""
+        return WireFlow(self, host, port)
+
+    def send(self, data: bytes, host: str, port: int) -> None:
+        """Send one datagram."""
+        self.flow(host, port).send(data)
+
+    def __str__(self) -> str:
+        return f"udp:{self.host}:{self.port}"
+
+
+class Wire:
+    """A network of UDP sockets on a clock.
+
+    ``loses(data, source, target)`` says which datagrams are lost; ``delay`` is the time of each on its way, in seconds. Without
+    delay a datagram arrives when what sent it has returned, in order."""
+
+    def __init__(
+        self, clock: Clock, *, delay: float = 0.0, loses: Callable[[bytes, Address, Address], bool] | None = None
+    ) -> None:
+        self.clock = clock
+        self.delay = delay
+        self.loses = loses
+        self.lost = 0
+        """Datagrams that were lost, or sent to nobody."""
+        self._sockets: dict[Address, WireSocket] = {}
+        self._waiting: deque[tuple[bytes, Address, Address]] = deque()
+        self._arriving = False
+
+    def socket(self, host: str, port: int, receive: Callable[[bytes, WireFlow], None]) -> WireSocket:
+        """Open a socket; an address that somebody has is refused."""
+        if (host, port) in self._sockets:
+            raise ValueError(f"somebody is at {host}:{port} already")
+        made = self._sockets[host, port] = WireSocket(self, host, port, receive)
+        return made
+
+    def carry(self, data: bytes, source: Address, target: Address) -> None:
+        """Take one datagram along, or lose it."""
+        if self.loses is not None and self.loses(data, source, target):
+            self.lost += 1
+        elif self.delay:
+            self.clock.callLater(self.delay, self._arrive, data, source, target)
+        else:
+            self._arrive(data, source, target)
+
+    def _arrive(self, data: bytes, source: Address, target: Address) -> None:
+        self._waiting.append((data, source, target))
+        if self._arriving:
+            return
+        self._arriving = True
+        try:
+            while self._waiting:
+                data, source, target = self._waiting.popleft()
+                socket = self._sockets.get(target)
+                if socket is None:
+                    self.lost += 1
+                else:
+                    socket.receive(data, socket.flow(*source))
+        finally:
+            self._arriving = False
+
+
+def pass_time(clock: Clock, seconds: float) -> None:
+    """Let time pass, stopping at each delayed call, so that each sees its own time."""
+    end = clock.seconds() + seconds
+    while True:
+        calls: list[Any] = clock.getDelayedCalls()  # type: ignore[assignment]
+        due = [call.getTime() for call in calls if call.getTime() <= end]
+        if not due:
+            break
+        clock.advance(max(0.0, min(due) - clock.seconds()))
+    clock.advance(max(0.0, end - clock.seconds()))
+
+
+def finished(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that needs not wait; ``AssertionError`` if it waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise AssertionError("the coroutine waits")
+
+
+class FakeServer:
+    """What a module sees as ``self.server``: a transaction user without sockets, on a clock, and nothing else running."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.reactor = Clock()
+        self.lines: list[tuple[int, str]] = []
+        self.statistics = Statistics()
+        self.user = TransactionUser(
+            self.reactor.seconds,
+            lambda: EPOCH + self.reactor.seconds(),
+            lambda level, text: self.lines.append((level, text)),
+            settings,
+            self.statistics,
+            self.reactor.callLater,
+        )
+        self.commands = Commands(self.user.log)
+        self.symbols = Symbols.of([ModuleSymbols("core", variables=VARIABLES, transformations=TRANSFORMATIONS)])
+        self.modules: dict[str, Any] = {}
+        self.arguments: list[str] = []
+        self.stopped = False
+        self.reloads = 0
+
+    async def reload_routes(self) -> None:
+        """Count it."""
+        self.reloads += 1
+
+    def stop(self) -> None:
+        """Note it."""
+        self.stopped = True
+
+    def later(self, seconds: float, call: Callable[[], Any]) -> Any:
+        """Call on the clock."""
+        return self.reactor.callLater(seconds, call)
+
+
+class WiredServer:
+    """A whole sipgw on a wire: ``config`` is the text of a script, or with ``file`` the name of one.
+
+    Its sockets are those of the script, opened on the wire; its log is in ``lines``."""
+
+    def __init__(self, config: str = "", *, file: str = "", wire: Wire | None = None) -> None:
+        self.wire = wire or Wire(Clock())
+        self.clock = self.wire.clock
+        self.lines: list[tuple[int, str]] = []
+        reading: Reading = read_configuration(file) if file else reading_of(config)
+        self.server = SipServer(
+            reading,
+            self.clock,
+            log=lambda level, text: self.lines.append((level, text)),
+            wall_clock=lambda: EPOCH + self.clock.seconds(),
+        )
+        self.server.configure()
+        faults = self.server.configuration.in_order()
+        if faults:
+            raise AssertionError("\n".join(fault.render() for fault in faults))
+        self.user: TransactionUser = self.server.user
+        for plan in self.server.configuration.sockets:
+            socket: Any = self.wire.socket(plan.host, plan.port, self.user.receive)
+            socket.advertised_host, socket.advertised_port = plan.advertised_host, plan.advertised_port
+            socket.tag = plan.node.tag
+            self.user.add_socket(socket)
+        finished(self.server.start())
+
+    @property
+    def address(self) -> Address:
+        """The host and port of the first socket."""
+        return self.user.sockets[0].host, self.user.sockets[0].port
+
+    def left(self) -> list[str]:
+        """What is still there of the traffic: transactions, unanswered requests, timers of either."""
+        layer = self.user.layer
+        found = {"server transactions": layer.in_use, "client transactions": layer.clients, "timers": layer.timers}
+        return [f"{count} {what}" for what, count in found.items() if count]
+
+
+class Phone:
+    """A peer on a wire that remembers what it was sent, oldest first, until somebody takes it."""
+
+    def __init__(self, wire: Wire, host: str, port: int = 5060) -> None:
+        self.socket = wire.socket(host, port, self._receive)
+        self.inbox: deque[Request | Response] = deque()
+
+    def _receive(self, data: bytes, _flow: WireFlow) -> None:
+        self.inbox.append(parse(data))
+
+    def send(self, data: bytes, address: Address) -> None:
+        """Send one datagram."""
+        self.socket.send(data, *address)
+
+    def take(self) -> Request | Response | None:
+        """The oldest message that nobody has taken."""
+        return self.inbox.popleft() if self.inbox else None
