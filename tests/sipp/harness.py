@@ -1,0 +1,210 @@
+"""sipp and what a test with sipp needs: a server that is ready, a phone of one request, a link that loses packets."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.children import HOST, PATIENCE, Child, bound, free_port, twistd, wait_for
+
+HERE = Path(__file__).parent
+SCENARIOS = HERE / "scenarios"
+CONFIG = os.environ.get("SIPGW_SIPP_CONFIG", str(HERE.parent / "configs" / "household.cfg"))
+SIPP = shutil.which("sipp")
+
+
+class Server:
+    """A running SIP server, ready when it answers an OPTIONS; ``child`` is its process. ``ours``: it is sipgw."""
+
+    def __init__(self, directory: Path, config: str = CONFIG) -> None:
+        self.port = free_port()
+        other = os.environ.get("SIPGW_SIPP_SERVER")
+        self.ours = not other
+        if other:
+            command = [part.format(cfg=config, host=HOST, port=self.port) for part in shlex.split(other)]
+            self.child = Child(command, directory)
+        else:
+            self.child = twistd(["sipgw", "-c", config, "--socket", f"udp:{HOST}:{self.port}"], directory)
+        self.phone = Phone(self.port)
+        try:
+            wait_for(self._answers, "the server answers OPTIONS", self.child)
+        except AssertionError:
+            self.child.kill()
+            raise
+
+    def _answers(self) -> bool:
+        return self.phone.request("OPTIONS", f"sip:{HOST}:{self.port}", patience=0.1) is not None
+
+    def stop(self) -> int:
+        """End it by SIGTERM; its exit status."""
+        self.phone.close()
+        self.child.process.send_signal(signal.SIGTERM)
+        return self.child.wait()
+
+
+class Phone:
+    """The smallest SIP client: one request, one answer, on one socket."""
+
+    def __init__(self, server: int) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((HOST, 0))
+        self.port: int = self.socket.getsockname()[1]
+        self.server = server
+        self.count = 0
+
+    def request(self, method: str, uri: str, user: str = "probe", headers: str = "", patience: float = PATIENCE) -> int | None:
+        """Send a request and wait for its final answer; its status, or None if none comes."""
+        self.count += 1
+        call = f"{os.getpid()}-{self.port}-{self.count}"
+        to = f"sip:{user}@{HOST}" if method == "REGISTER" else uri
+        text = (
+            f"{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {HOST}:{self.port};rport;branch=z9hG4bK{call}\r\n"
+            f"From: <sip:{user}@{HOST}>;tag={call}\r\nTo: <{to}>\r\nCall-ID: {call}\r\nCSeq: {self.count} {method}\r\n"
+            f"Max-Forwards: 70\r\n{headers}Content-Length: 0\r\n\r\n"
+        )
+        self.socket.settimeout(patience)
+        try:
+            self.socket.sendto(text.encode(), (HOST, self.server))
+            while True:
+                answer = self.socket.recv(65535).decode(errors="replace")
+                status = int(answer.split(" ", 2)[1]) if answer.startswith("SIP/2.0 ") else 0
+                if status >= 200 and call in answer:
+                    return status
+        except (TimeoutError, ConnectionError):
+            return None
+
+    def register(self, user: str, *ports: int, expires: int = 300) -> None:
+        """Register contacts of ``user`` on loopback ports."""
+        contacts = ", ".join(f"<sip:{user}@{HOST}:{port}>;expires={expires}" for port in ports)
+        status = self.request("REGISTER", f"sip:{HOST}:{self.server}", user, f"Contact: {contacts}\r\n")
+        if status != 200:
+            raise AssertionError(f"REGISTER of {user} is answered {status}")
+
+    def close(self) -> None:
+        """Let the socket go."""
+        self.socket.close()
+
+
+class Sipp(Child):
+    """One sipp, playing a scenario of ``scenarios/`` as caller (to ``remote``) or, without ``remote``, as callee."""
+
+    def __init__(
+        self,
+        directory: Path,
+        scenario: str,
+        *,
+        remote: int | None = None,
+        port: int | None = None,
+        calls: int = 1,
+        options: Sequence[str] = (),
+        **values: str,
+    ) -> None:
+        assert SIPP is not None
+        self.scenario = scenario
+        self.port = port or free_port()
+        directory.mkdir(parents=True, exist_ok=True)
+        file = directory / f"{scenario}.xml"
+        file.write_text(expand(f"@include {scenario}@", values))
+        command = [SIPP, "-sf", str(file), "-m", str(calls), "-i", HOST, "-p", str(self.port), "-nostdin"]
+        command += ["-trace_err", "-error_file", "errors", "-trace_counts", "-trace_stat", "-stf", "statistics", "-fd", "1"]
+        command += ["-timeout", f"{PATIENCE * 2:.0f}", "-timeout_error", *options]
+        if remote is not None:
+            command.append(f"{HOST}:{remote}")
+        super().__init__(command, directory, {"TERM": "dumb"})
+        if remote is None:
+            wait_for(lambda: bound(self.port) or self.process.poll() is not None, f"sipp plays {scenario}")
+
+    def finish(self) -> dict[str, int]:
+        """Wait until all calls have ended well; how many messages of each kind went, by ``counts``."""
+        status = self.wait()
+        if status != 0:
+            errors = self.directory / "errors"
+            found = errors.read_text(errors="replace")[:4000] if errors.exists() else self.text()[-2000:]
+            raise AssertionError(f"{self.scenario}: sipp ends with {status}\n{found}")
+        return self.counts()
+
+    def counts(self) -> dict[str, int]:
+        """The last row of sipp's counts: ``1_INVITE_Sent``, ``2_100_Recv``, ``3_180_Retrans``..."""
+        files = list(self.directory.glob("*_counts.csv"))
+        rows = list(csv.DictReader(files[0].open(), delimiter=";")) if files else []
+        found = rows[-1] if rows else {}
+        return {name: int(value) for name, value in found.items() if name and value and re.fullmatch(r"\d+_.*", name)}
+
+    def statistics(self) -> tuple[int, int]:
+        """How many calls succeeded and how many failed."""
+        with open(self.directory / "statistics", newline="") as file:
+            last = list(csv.DictReader(file, delimiter=";"))[-1]
+        return int(last["SuccessfulCall(C)"]), int(last["FailedCall(C)"])
+
+
+def expand(text: str, values: dict[str, str]) -> str:
+    """Put scenarios and their parts together, and the values into them."""
+
+    def included(found: re.Match[str]) -> str:
+        name = found[1]
+        file = SCENARIOS / f"{name}.xml"
+        return expand((file if file.exists() else SCENARIOS / "parts" / f"{name}.xml").read_text(), values).rstrip("\n")
+
+    text = re.sub(r"@include ([\w-]+)@", included, text)
+    defaults = {"hops": "70", "talk": "50", "ring": "100", "ringing_optional": "false", "reply_route": "true", "left": "left"}
+    for name, value in {**defaults, "caller": "alice", "callee": "bob", **values}.items():
+        text = text.replace(f"@{name.replace('_', '-')}@", value)
+    return text
+
+
+class LossyLink:
+    """A link to ``server`` that loses the first copy of each distinct datagram that ``loses`` picks, in either direction.
+
+    A client sends to ``port``; answers come back to it from there."""
+
+    def __init__(self, server: int, loses: Callable[[bytes], bool]) -> None:
+        self.server = (HOST, server)
+        self.loses = loses
+        self.lost = 0
+        self.seen: set[bytes] = set()
+        self.near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.near.bind((HOST, 0))
+        self.near.settimeout(0.1)
+        self.far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.far.bind((HOST, 0))
+        self.far.settimeout(0.1)
+        self.port: int = self.near.getsockname()[1]
+        self.client: Any = None
+        self.ended = False
+        self.threads = [threading.Thread(target=self._carry, args=pair) for pair in ((self.near, True), (self.far, False))]
+        for thread in self.threads:
+            thread.start()
+
+    def _carry(self, source: socket.socket, inward: bool) -> None:
+        while not self.ended:
+            try:
+                data, peer = source.recvfrom(65535)
+            except TimeoutError:
+                continue
+            if inward:
+                self.client = peer
+            if self.loses(data) and data not in self.seen:
+                self.seen.add(data)
+                self.lost += 1
+                continue
+            if inward:
+                self.far.sendto(data, self.server)
+            elif self.client is not None:
+                self.near.sendto(data, self.client)
+
+    def close(self) -> None:
+        """End both directions."""
+        self.ended = True
+        for thread in self.threads:
+            thread.join()
+        self.near.close()
+        self.far.close()
