@@ -26,6 +26,7 @@ from sipgw.exports import (
 )
 from sipgw.proxy.forward import NoWay, forward
 from sipgw.proxy.originate import new_request, originate
+from sipgw.proxy.redirect import contact_line
 from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
@@ -186,7 +187,7 @@ class Tm(Module):
 
     @function(REQUEST | FAILURE)
     def t_reply(self, run: Run, code: int, reason_phrase: str) -> bool:
-        """Answer the request statefully; false if it has had a final answer."""
+        """Answer the request statefully; false if it has had a final answer. A 3xx names the branches in its Contact."""
         return self._reply(run, code, reason_phrase, b"", "")
 
     @function(REQUEST | FAILURE)
@@ -204,7 +205,9 @@ class Tm(Module):
         context = self.context(run)
         if context is None:
             return True
-        return context.reply(run, code, reason, body=body, content_type=content_type)
+        contact = contact_line(run) if 300 <= code < 400 else ""
+        headers = f"{contact}\r\n" if contact else ""
+        return context.reply(run, code, reason, headers=headers, body=body, content_type=content_type)
 
     @function(REQUEST | FAILURE)
     async def t_relay(

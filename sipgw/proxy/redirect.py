@@ -1,6 +1,6 @@
 """What a redirect server answers (RFC 3261 8.3): the destination set of a request as the Contact of a 3xx.
 
-It is what ``$ds`` prints: the Request-URI only where it has a q value of its own, then every branch."""
+It is what ``$ds`` prints: the Request-URI only where the script has changed it, then every branch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sipgw.script.run import Run
 def contact_line(run: Run) -> str:
     """``Contact: <...>;q=0.7, <...>`` without its line end, or "" when the run has no destinations."""
     targets = []
-    if run.q >= 0:
+    if run.uri != getattr(run.message, "uri", ""):
         targets.append((run.uri, run.q))
     targets.extend((branch.uri, branch.q) for branch in run.branches)
     if not targets:

@@ -74,14 +74,18 @@ class SlTests(TestCase):
         self.assertEqual(self.sl.received_acks.read(), 1)
 
     def test_redirect(self) -> None:
-        """A 3xx names the branches; the Request-URI only where it has a q of its own."""
+        """A 3xx names the branches; the Request-URI only where it was changed, with its q if it has one."""
         run = run_of(request("INVITE"), self.user)
+        run.q = 700
         run.branches = [Branch("sip:x@y", q=500), Branch("sip:z@y")]
         self.sl.sl_send_reply(run, 302, "Moved")
         self.assertIn(b"\r\nContact: <sip:x@y>;q=0.5, <sip:z@y>\r\n", self.user.replies[-1])
-        run.q = 1000
+        run.uri = "sip:carol@example.org"
         self.sl.sl_send_reply(run, 302, "Moved")
-        self.assertIn(b"\r\nContact: <sip:bob@example.org>;q=1, <sip:x@y>;q=0.5, <sip:z@y>\r\n", self.user.replies[-1])
+        self.assertIn(b"\r\nContact: <sip:carol@example.org>;q=0.7, <sip:x@y>;q=0.5, <sip:z@y>\r\n", self.user.replies[-1])
+        run.q = -1
+        self.sl.sl_send_reply(run, 302, "Moved")
+        self.assertIn(b"\r\nContact: <sip:carol@example.org>, <sip:x@y>;q=0.5, <sip:z@y>\r\n", self.user.replies[-1])
         self.sl.sl_send_reply(run, 404, "Not Found")
         self.assertNotIn(b"Contact", self.user.replies[-1])
 
