@@ -116,18 +116,28 @@ def checked_params(text: str) -> str:
 class Routed:
     """What ``loose_route`` found: its result, and the parameters of our own Route value ("" if it had none).
 
-    ``params`` is None where the request was not routed by a value of ours."""
+    ``params`` is None where the request was not routed by a value of ours. ``twin``: those of the second of two values of ours
+    (``;r2=on``), which names the side that the request goes to."""
 
     code: int
     params: str | None
+    twin: str | None = None
 
     def param(self, name: str) -> str | None:
         """The value of one parameter, "" if it has no value; None if it is not there."""
-        for part in (self.params or "").split(";"):
-            key, _, value = part.partition("=")
-            if key.lower() == name:
-                return value
-        return None
+        return _param(self.params, name)
+
+    def last_param(self, name: str) -> str | None:
+        """The same of the value of ours that stood last: the twin, or the only one."""
+        return _param(self.params if self.twin is None else self.twin, name)
+
+
+def _param(params: str | None, name: str) -> str | None:
+    for part in (params or "").split(";"):
+        key, _, value = part.partition("=")
+        if key.lower() == name:
+            return value
+    return None
 
 
 NOT_ROUTED = Routed(-1, None)
@@ -196,6 +206,7 @@ class _Follower:
         self.last = len(self.routes)
         """Behind the last value that stays."""
         self.params: str | None = None
+        self.twin: str | None = None
         self.socket: Any = None
 
     def follow(self) -> Routed:
@@ -207,7 +218,7 @@ class _Follower:
         self._take_own()
         if self.first == self.last and run.message.to_tag is None:
             self._edit("")
-            return Routed(-1, self.params)
+            return Routed(-1, self.params, self.twin)
         if _from_strict(run, request_uri):
             # RFC 3261 16.4: the true Request-URI is the last value of Route
             if self.first == self.last:
@@ -229,7 +240,7 @@ class _Follower:
         run.dst_uri = dst_uri
         if self.socket is not None:
             run.send_socket = self.socket
-        return Routed(1, self.params)
+        return Routed(1, self.params, self.twin)
 
     def _take_own(self) -> None:
         """Pass over the first value if it is ours, and its twin (``;r2=on``)."""
@@ -245,6 +256,7 @@ class _Follower:
         if not is_own(self.run, twin):
             return
         self.first = 2
+        self.twin = twin.params
         transport = (twin.param("transport") or "udp").lower()
         self.socket = self.run.user.find_socket(f"{transport}:{twin.host}:{twin.port or DEFAULT_PORTS.get(transport, 5060)}")
         if self.socket is None and self.warn:
