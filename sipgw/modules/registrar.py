@@ -78,7 +78,6 @@ class Registrar(Module):
             pn_refresh_timeout pn_enable_purr""".split(),
             "push notifications (RFC 8599) come in a later version of sipgw",
         ),
-        "mcontact_avp": "save() in a reply route comes in a later version of sipgw",
     }
 
     usrloc: Usrloc = requires("usrloc")
@@ -96,6 +95,7 @@ class Registrar(Module):
     received_param: str = param("received", "The parameter that shows where a contact registered from", check=header_name)
     received_avp: str = param("", "The AVP with the URI where the REGISTER came from", check=avp_name)
     attr_avp: str = param("", "The AVP with a text to keep with the contact", check=avp_name)
+    mcontact_avp: str = param("", "The AVP with the contact as it was relayed, for save() in a reply route", check=avp_name)
     retry_after: int = param(0, "Seconds for Retry-After in 5xx answers; 0: none", check=not_negative)
     sock_hdr_name: str = param("", "The header that names the socket of a contact (flag socket-header)", check=header_name)
     max_contacts: int = param(0, "The most contacts of one user; 0: no bound of the script's own", check=not_negative)
@@ -136,6 +136,7 @@ class Registrar(Module):
                 received_param=self.received_param,
                 received_avp=avp_name(self.received_avp) if self.received_avp else "",
                 attr_avp=avp_name(self.attr_avp) if self.attr_avp else "",
+                mcontact_avp=avp_name(self.mcontact_avp) if self.mcontact_avp else "",
                 retry_after=self.retry_after,
                 sock_hdr_name=self.sock_hdr_name,
                 max_contacts=self.max_contacts,
@@ -164,11 +165,16 @@ class Registrar(Module):
 
     # -- REGISTER
 
-    @function(REQUEST)
+    @function(REQUEST | ONREPLY)
     def save(
         self, run: Run, domain: Constant, flags: Annotated[str, save_flags] | None = None, aor: str | None = None
     ) -> int:
-        """Apply the REGISTER and answer it; -2 if it was refused. ``aor``: a URI to take instead of To's."""
+        """Apply the REGISTER and answer it; -2 if it was refused. ``aor``: a URI to take instead of To's.
+
+        In a reply route the REGISTER that was relayed is applied as the other registrar has granted it; nothing is answered."""
+        if run.request is None and not isinstance(run.message, Request):
+            run.user.log(-1, "save: a reply without its transaction names no REGISTER")
+            return -1
         read = save_flags(flags or "") if not isinstance(flags, SaveFlags) else flags
         answer = self.registration.save(run, self.usrloc.table(domain), read, aor)
         accepted = answer.status < 300
@@ -176,7 +182,7 @@ class Registrar(Module):
             self.accepted_regs.value += 1
         else:
             self.rejected_regs.value += 1
-        if not read.no_reply:
+        if not read.no_reply and isinstance(run.message, Request):
             self.signaling.reply(run, answer.status, answer.reason, headers=answer.headers)
         return 1 if accepted else -2
 
@@ -331,9 +337,9 @@ class Registrar(Module):
 
 
 def _values(variable: Any, run: Run) -> list[int | str | None]:
-    """All values of a variable, the newest first; most have one."""
-    values = getattr(variable, "values", None)
-    if callable(values):
-        return list(values(run))
+    """All values of a variable: those of ``$avp(name)``, the newest first; others have one."""
+    match = _avp(getattr(variable, "name", ""))
+    if match is not None:
+        return list(reversed(run.avps.get(match[1], [])))
     value = variable.get(run)
     return [] if value is None else [value]

@@ -38,6 +38,13 @@ EVALUATED = 256
 """How many different texts ``{s.eval}`` keeps compiled."""
 
 
+def _spelled(node: nodes.Variable) -> str:
+    """A variable as scripts write it, if that is simple: ``$avp(x)``; else its name alone."""
+    if isinstance(node.subname, str) and node.index is None and node.context is None and not node.transformations:
+        return f"${node.name}({node.subname})"
+    return f"${node.name}"
+
+
 class Unit:
     """What all routes of one configuration share while they are compiled, and the modules that come out."""
 
@@ -79,7 +86,7 @@ class Unit:
     def reference(self, wanted: str, node: nodes.Variable, reader: ast.expr, setter: ast.expr | None) -> str:
         """A global object with ``get`` and ``set`` for a variable; its name."""
         title = self.names.reserve(wanted)
-        arguments = [constant(f"${node.name}"), _function(["run"], reader)]
+        arguments = [constant(_spelled(node)), _function(["run"], reader)]
         if setter is not None:
             arguments.append(_function(["run", "value"], setter))
         statement = pieces.store(title, pieces.call(self.names.bind("Reference", Reference), *arguments))

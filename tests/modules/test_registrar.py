@@ -7,15 +7,23 @@ from typing import Any
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.modules.core import Core
 from sipgw.modules.registrar import Registrar, avp_name
 from sipgw.modules.signaling import Signaling
 from sipgw.modules.sl import Sl
 from sipgw.modules.usrloc import Usrloc
+from sipgw.script.compiler import compile_config, compile_variable
+from sipgw.script.parser import parse as parse_script
 from sipgw.script.run import Run
-from sipgw.script.symbols import RouteKind
+from sipgw.script.symbols import ModuleSymbols, RouteKind, Symbols
+from sipgw.script.variables import VARIABLES
 from sipgw.sip.message import Response
 from tests.doubles import FakeFlow, FakeVariable, changes, request, response, run_of
 from tests.proxy.rig import FakeServer, Rig
+from tests.proxy.rig import request as relayed_request
+from tests.proxy.rig import response as reply_to
+
+CORE = Symbols.of([ModuleSymbols("core", variables=VARIABLES)])
 
 CONTACTS = (
     'Contact: <sip:a@1.1.1.1:5061>;+sip.instance="<urn:uuid:1>", <sip:b@1.1.1.2>;q=0.5\r\n'
@@ -32,22 +40,9 @@ def register(more: str, *, user: str = "bob", cseq: int = 1, call_id: str = "cal
     ).encode()
 
 
-class Variables:
-    """A variable with several values, as an AVP has."""
-
-    def __init__(self, *values: int | str) -> None:
-        self._values = list(values)
-
-    def get(self, run: Any) -> int | str | None:
-        """The newest."""
-        return self._values[0]
-
-    def set(self, run: Any, value: int | str | None) -> None:
-        """Nobody does."""
-
-    def values(self, run: Any) -> list[int | str]:
-        """All."""
-        return self._values
+def message_to_bob(method: str) -> bytes:
+    """A request to Bob's address-of-record."""
+    return relayed_request(method, "sip:bob@example.org", branch=method)
 
 
 class RegistrarTests(SynchronousTestCase):
@@ -224,7 +219,7 @@ class RegistrarTests(SynchronousTestCase):
         ]:
             self.assertRaises(ValueError, Registrar, None, **{name: value})
         self.assertEqual([avp_name(text) for text in ("$avp(a)", "$avp( s:b )")], ["a", "b"])
-        for name in ("disable_gruu", "pn_enable", "mcontact_avp"):
+        for name in ("disable_gruu", "pn_enable"):
             self.assertIn("later version", Registrar.later[name])
             self.assertNotIn(name, Registrar.exports.parameters)
 
@@ -243,6 +238,91 @@ class RegistrarTests(SynchronousTestCase):
         assert check is not None
         check("aliases")
         self.assertIn("aliases", self.usrloc.tables)
+
+    def relayed(self, sent: str, granted: str, **parameters: Any) -> tuple[list[str], Response]:
+        """Relay a REGISTER to another registrar at port 7002, save its answer; what is kept, and what the phone gets."""
+        made = self.make(**parameters)
+        self.rig.tm.onreply_avp_mode = 1
+
+        async def relay(run: Run) -> None:
+            run.avps["sent"] = ["sip:a@9.9.9.9"]
+            run.dst_uri = "sip:127.0.0.1:7002"
+            self.rig.tm.t_on_reply(run, "save")
+            await self.rig.tm.t_relay(run)
+
+        async def save(run: Run) -> None:
+            self.codes.append(made.save(run, "location"))
+
+        self.rig.routes(relay, onreply={"save": save})
+        self.rig.arrive(register(sent), 7001)
+        self.rig.arrive(reply_to(self.rig.sent(7002)[0], 200, extra=granted), 7002)
+        kept = self.usrloc.table("location").bindings("bob@example.org")
+        now = self.rig.user.clock()
+        return [f"{each.contact} {each.q} {each.seconds_left(now)}" for each in kept], self.rig.sent(7001)[0]
+
+    def test_in_a_reply_route(self) -> None:
+        """What another registrar has granted is kept for the contacts of the request; the phone gets its answer."""
+        for sent, granted, kept in [
+            ("Contact: <sip:a@h>;q=0.5\r\n", "Contact: <sip:a@h>;expires=120\r\n", ["sip:a@h -1 120"]),
+            ("Contact: <sip:a@h>\r\n", "Contact: <sip:b@h>;expires=77, <SIP:a@h>;q=0.7;expires=90\r\n", ["sip:a@h 700 90"]),
+            ("Contact: <sip:a@h>\r\nExpires: 500\r\n", "Contact: <sip:a@h>\r\n", ["sip:a@h -1 500"]),
+            ("Contact: <sip:a@h>\r\nExpires: 500\r\n", "Expires: 300\r\n", ["sip:a@h -1 500"]),
+            ("Contact: <sip:a@h>;q=0.5\r\n", "Contact: <sip:b@h>;expires=77\r\n", ["sip:a@h 500 3600"]),
+            ("Contact: <sip:a@h>\r\n", "Contact: <sip:a@h>;expires=20\r\n", ["sip:a@h -1 60"]),
+            ("Contact: <sip:a@h>\r\n", "Contact: <sip:a@h>;expires=0\r\n", []),
+            ("Contact: <sip:a@h>;expires=0\r\n", "", []),
+            ("Contact: *\r\nExpires: 0\r\n", "", []),
+            ("", "Contact: <sip:a@h>;expires=120\r\n", []),
+        ]:
+            found, answer = self.relayed(sent, granted)
+            self.assertEqual((found, self.codes, answer.status), (kept, [1], 200), (sent, granted))
+            self.assertEqual(answer.header("Contact"), granted[9:-2] if granted.startswith("C") else None)
+
+    def test_mcontact_avp(self) -> None:
+        """A contact that was relayed under another URI is found by that, and given back its own in the answer."""
+        sent = "Contact: <sip:a@1.1.1.1>\r\n"
+        found, answer = self.relayed(sent, "Contact: <sip:a@9.9.9.9>;expires=120\r\n", mcontact_avp="$avp(sent)")
+        self.assertEqual((found, answer.header("Contact")), (["sip:a@1.1.1.1 -1 120"], "<sip:a@1.1.1.1>;expires=120"))
+        self.assertIs(self.usrloc.table("location").bindings("bob@example.org")[0].socket, self.rig.socket)
+        found, answer = self.relayed(sent, "Contact: <sip:a@1.1.1.1>;expires=120\r\n", mcontact_avp="$avp(sent)")
+        self.assertEqual((found, answer.header("Contact")), (["sip:a@1.1.1.1 -1 3600"], "<sip:a@1.1.1.1>;expires=120"))
+
+    def test_reply_of_nobody(self) -> None:
+        """A reply that belongs to no transaction saves nothing."""
+        made = self.make()
+        run = run_of(response())
+        self.assertEqual(made.save(run, "location"), -1)
+
+    def test_script(self) -> None:
+        """A compiled script saves a phone, sends it a request, and asks whether it knows an address."""
+        made = self.make()
+        config = parse_script(
+            """
+            route {
+                if ($rm == "REGISTER") {
+                    save("location", "max-contacts=1");
+                    exit;
+                }
+                if (is_ip_registered("location", $ru, $si))
+                    xlog("known\\n");
+                if (!lookup("location", "method-filtering")) {
+                    send_reply(404, "Not Found");
+                    exit;
+                }
+                t_relay();
+            }
+            """
+        )
+        modules = [Core(made.server), self.rig.tm, self.usrloc, made.signaling, made]
+        symbols = Symbols.of([ModuleSymbols("core", variables=VARIABLES), *(module.declared(module) for module in modules)])
+        self.rig.user.routes = compile_config(config, symbols, self.rig.user)
+        self.rig.user.xlog_level = 4
+        self.rig.arrive(register("Contact: <sip:bob@127.0.0.1:7002>\r\nAllow: MESSAGE\r\n"), 7001)
+        self.assertEqual(self.rig.said(7001), ["200 REGISTER"])
+        for method, said, relayed in [("MESSAGE", [], ["MESSAGE"]), ("INFO", ["404 INFO"], [])]:
+            self.rig.arrive(message_to_bob(method), 7001)
+            self.assertEqual((self.rig.said(7001), self.rig.said(7002)), (said, relayed), method)
+        self.assertEqual([text for _, text in self.rig.log], ["known\n", "known\n"])
 
     # -- lookup
 
@@ -328,8 +408,10 @@ class RegistrarTests(SynchronousTestCase):
             (["1.1.1.1"], ["5061"], False),
         ]
         for hosts, ports, expected in table:
-            ports_given = None if ports is None else Variables(*ports)
-            found = made.is_ip_registered(self.run_of(), "location", "sip:bob@example.org", Variables(*hosts), ports_given)
+            run = self.run_of()
+            run.avps = {"ip": hosts, "port": ports or []}
+            ip, port = (compile_variable(f"$avp({name})", CORE) for name in ("ip", "port"))
+            found = made.is_ip_registered(run, "location", "sip:bob@example.org", ip, None if ports is None else port)
             self.assertEqual(found, expected, (hosts, ports))
         single = FakeVariable()
         self.assertFalse(made.is_ip_registered(self.run_of(), "location", None, single))
