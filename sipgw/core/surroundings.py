@@ -5,10 +5,12 @@ It is the lower half of the transaction user, apart so that it can be read alone
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address
 from os import getpid
 from typing import Any, NamedTuple
 
+from sipgw.core.blacklists import Blacklists
 from sipgw.script.run import FlagNames, Socket
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.uri import Uri
@@ -21,13 +23,17 @@ MAX_HOPS = 4096
 
 
 class NextHop(NamedTuple):
-    """Where a URI leads. ``literal``: the host is an IP address; ``written``: the port was given (no SRV look-up then)."""
+    """Where a URI leads. ``literal``: the host is an IP address; ``written``: the port was given (no SRV look-up then).
+
+    ``asked``: the transport parameter, None if there is none; ``secure``: a SIPS URI."""
 
     host: str
     port: int
     transport: str
     literal: bool
     written: bool
+    asked: str | None
+    secure: bool
 
 
 class Surroundings:
@@ -54,6 +60,7 @@ class Surroundings:
         self.arguments: dict[str, str] = {}
         self.started = wall_clock()
         self.pid = getpid()
+        self.blacklists = Blacklists(clock)
         self._myself: dict[tuple[str, int], bool] = {}
         self._hops: dict[str, NextHop] = {}
 
@@ -145,8 +152,11 @@ def _next_hop(text: str) -> NextHop:
     if not uri.is_sip or not uri.host:
         raise MalformedMessage(f"no way to {text}", 416)
     host = _plain(uri.param("maddr") or uri.host)
-    transport = (uri.param("transport") or ("tls" if uri.scheme == "sips" else "udp")).lower()
-    return NextHop(host, uri.port or DEFAULT_PORTS.get(transport, 5060), transport, is_address(host), bool(uri.port))
+    asked = uri.param("transport") or None
+    secure = uri.scheme == "sips"
+    transport = (asked or ("tls" if secure else "udp")).lower()
+    port = uri.port or DEFAULT_PORTS.get(transport, 5060)
+    return NextHop(host, port, transport, is_address(host), bool(uri.port), asked, secure)
 
 
 def is_address(host: str) -> bool:
@@ -156,3 +166,13 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@lru_cache(maxsize=4096)
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is an address of this machine to itself."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or bool(address.version == 6 and address.ipv4_mapped and address.ipv4_mapped.is_loopback)

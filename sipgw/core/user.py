@@ -34,6 +34,7 @@ from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.layer import TransactionLayer
 from sipgw.sip.message import Request, Response, is_keepalive, parse, stamp_via
 from sipgw.sip.replies import respond_to
+from sipgw.sip.target import Target
 from sipgw.sip.timers import DelayQueues
 from sipgw.sip.transaction import ClientTransaction
 from sipgw.statistics import Statistics
@@ -74,8 +75,12 @@ class TransactionUser(Surroundings):
         self.layer = layer or TransactionLayer()
         self.timers = DelayQueues()
         self.routes = RouteSet()
-        self.resolve: Callable[[str, int, str], Awaitable[list[str]]] = _no_names
-        """Looks a host name up: ``await resolve(host, port, transport)`` gives IP addresses, best first."""
+        self.resolve: Callable[[str, int | None, str | None, bool], Awaitable[list[Target]]] = _no_names
+        """Finds where a host name leads (RFC 3263): ``await resolve(host, port, transport, secure)`` gives targets, best first.
+
+        ``port`` and ``transport`` are None where the URI has none."""
+        self.resolve_host: Callable[[str, str], Awaitable[str | None]] = _no_address
+        """Looks one address of a name up: ``await resolve_host(name, wanted)``; ``wanted``: "4", "6", "" for either."""
         self.on_wait: Callable[[Run], None] | None = None
         """Called when a request's run first waits; tm gives it a transaction here."""
         self.on_waited: Callable[[Run], None] | None = None
@@ -439,9 +444,14 @@ class TransactionUser(Surroundings):
         return back
 
 
-async def _no_names(host: str, port: int, transport: str) -> list[str]:
+async def _no_names(host: str, port: int | None, transport: str | None, secure: bool) -> list[Target]:
     """Know no name: what a transaction user does that was given no resolver."""
     return []
+
+
+async def _no_address(host: str, wanted: str) -> str | None:
+    """Know no address, likewise."""
+    return None
 
 
 def _ignore(_result: Any) -> None:

@@ -1,17 +1,19 @@
 """Forwarding (RFC 3261 16.6): where a request goes next, and the bytes that go there.
 
-``find_flow`` turns ``$du`` or ``$ru`` into a flow; ``write_relayed`` writes the request with our Via on top; ``forward`` sends
-one without a transaction (16.11, and every ACK to a 2xx), ``return_response`` brings back its responses."""
+``find_flow`` turns ``$du`` or ``$ru`` into a flow (RFC 3263), past the blacklists; ``write_relayed`` writes the request with
+our Via on top; ``forward`` sends one without a transaction (16.11, and every ACK to a 2xx), ``return_response`` brings back its
+responses."""
 
 from __future__ import annotations
 
-from sipgw.core.surroundings import is_address
+from sipgw.core.surroundings import is_address, is_loopback
 from sipgw.core.user import TransactionUser
 from sipgw.script.run import Run
 from sipgw.sip.actions import Flow
 from sipgw.sip.edits import NO_EDITS, remove_first_value, write
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response
+from sipgw.sip.target import Target
 
 
 class NoWay(Exception):
@@ -27,39 +29,80 @@ class NoWay(Exception):
 BAD_URI = (-2, 400, "Bad URI")
 NO_DESTINATION = (-3, 500, "No destination available")
 UNRESOLVABLE = (-4, 476, "Unresolvable destination")
+FILTERED = (-5, 473, "Filtered destination")
 NO_SOCKET = (-6, 477, "Send failed")
 
 
-async def find_flow(run: Run) -> Flow:
-    """The flow to the next hop of ``run``; ``NoWay`` if there is none. Waits only when a name has to be looked up."""
+async def find_flow(run: Run, spare: list[Target] | None = None) -> Flow:
+    """The flow to the next hop of ``run``; ``NoWay`` if there is none. Waits only when a name has to be looked up.
+
+    A name may lead to several targets: the flow is that to the first that can be used; ``spare`` takes those behind it."""
     user: TransactionUser = run.user
     try:
         hop = user.next_hop(run.dst_uri or run.uri)
     except MalformedMessage as error:
         user.bad_uris.value += 1
         raise NoWay(*BAD_URI) from error
-    host = hop.host
-    if not hop.literal:
-        addresses = await user.resolve(host, hop.port, hop.transport)
-        if not addresses:
-            raise NoWay(*UNRESOLVABLE)
-        host = addresses[0]
+    if hop.literal:
+        return flow_to(run, hop.transport, hop.host, hop.port)
+    if spare is None:
+        spare = []
+    spare.extend(await user.resolve(hop.host, hop.port if hop.written else None, hop.asked, hop.secure))
+    return next_flow(run, spare)
+
+
+def next_flow(run: Run, targets: list[Target]) -> Flow:
+    """The flow to the first of ``targets`` that can be used; it and those before it are taken out. ``NoWay`` if none can."""
+    problem = NoWay(*UNRESOLVABLE)
+    while targets:
+        try:
+            return flow_to(run, *targets.pop(0), named=True)
+        except NoWay as error:
+            problem = error
+    raise problem
+
+
+def flow_to(run: Run, transport: str, host: str, port: int, *, named: bool = False) -> Flow:
+    """The flow from the right socket of ours to an IP address; ``NoWay`` if nothing can or may be sent there.
+
+    ``named``: the address is what a name led to. Then it may be on this machine only if our socket is, too: who can make us
+    look up a name of theirs does not reach what listens on loopback (hardening P36)."""
+    user: TransactionUser = run.user
     ipv6 = ":" in host
     socket = run.send_socket
     if socket is None:
         if run.flow is not None:
             socket = run.flow.socket
-            if socket.transport != hop.transport or (":" in socket.host) != ipv6:
+            if socket.transport != transport or (":" in socket.host) != ipv6:
                 socket = None
-        socket = socket or user.default_socket(hop.transport, ipv6)
-    if socket is None or socket.transport != hop.transport:
-        user.log_rarely(("socket", hop.transport, ipv6), -1, f"no {hop.transport} socket from which to reach {host}:{hop.port}")
+        socket = socket or user.default_socket(transport, ipv6)
+    if socket is None or socket.transport != transport:
+        user.log_rarely(("socket", transport, ipv6), -1, f"no {transport} socket from which to reach {host}:{port}")
         raise NoWay(*NO_SOCKET)
-    flow: Flow = socket.flow(host, hop.port)
-    if flow.refused:
-        user.log_rarely(("refused", host), -1, f"nothing is sent to {host}:{hop.port}: it {flow.refused}")
+    flow: Flow = socket.flow(host, port)
+    refused = flow.refused
+    if named and not refused and is_loopback(host) and not is_loopback(socket.host):
+        refused = "is this machine, and a name led there"
+    if refused:
+        user.log_rarely(("refused", host), -1, f"nothing is sent to {host}:{port}: it {refused}")
         raise NoWay(*NO_SOCKET)
+    used = user.blacklists.default if run.blacklists is None else run.blacklists
+    if used:
+        name = user.blacklists.forbid(used, host, transport, port, lambda: _as_sent(run, flow))
+        if name:
+            if user.log_level >= 3:
+                user.log_rarely(("blacklist", name), 3, f"nothing is sent to {transport}:{host}:{port}: blacklist {name}")
+            raise NoWay(*FILTERED)
     return flow
+
+
+def _as_sent(run: Run, flow: Flow) -> str:
+    """The text that would leave on ``flow``, but for the branch: what the patterns of blacklists are matched with."""
+    if isinstance(run.message, Request):
+        data = write_relayed(run, flow, "z9hG4bK")
+    else:
+        data = write(run.message, run.edits)
+    return data.decode("utf-8", "surrogateescape")
 
 
 def via_line(run: Run, flow: Flow, branch: str) -> str:

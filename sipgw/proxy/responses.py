@@ -10,6 +10,10 @@ until they have ended; else when all branches are final the best is picked (16.7
 that a retry can cure first), the failure route runs once, and if it neither answered nor forked again the best goes up, a 503
 as 500.
 
+A next hop that is a name may lead to several targets (RFC 3263). One that answers 503, or nothing within ``fr_timeout``, or
+that cannot be reached, has failed: the same branch goes to the next target with a new client transaction (RFC 3263 4.3), and is
+judged by what the last one answers. ``t_relay("no-dns-failover")`` and ``disable_dns_failover`` switch that off.
+
 Nothing here may keep itself alive: a busy proxy drops thousands of contexts a second, and they must be freed by their reference
 counts, not by the collector. The server transaction in the layer holds the context (``server.user``), the client transaction in
 the layer its branch; a branch knows its context weakly (``owner``), and a run forgets its transaction when it has ended."""
@@ -22,7 +26,7 @@ from typing import Any
 
 from sipgw.core.user import TransactionUser
 from sipgw.core.waiting import Turn
-from sipgw.proxy.forward import NO_DESTINATION, NoWay, find_flow, write_relayed
+from sipgw.proxy.forward import NO_DESTINATION, NoWay, find_flow, next_flow, write_relayed
 from sipgw.script.routes import Route
 from sipgw.script.run import Branch, Run
 from sipgw.script.symbols import RouteKind
@@ -31,6 +35,7 @@ from sipgw.sip.actions import Flow
 from sipgw.sip.edits import NO_EDITS, EditList, remove_first_value, write
 from sipgw.sip.message import Request, Response
 from sipgw.sip.replies import cancel_for
+from sipgw.sip.target import Target
 from sipgw.sip.transaction import ClientTransaction, ServerTransaction
 
 MAX_BRANCHES = 12
@@ -48,15 +53,16 @@ class ClientBranch:
     """One branch: a request sent to one place, and what it answered.
 
     ``status``: of the last response, 0 before the first; ``response``: the last one, None where we made it up (408, 503).
-    ``cancel``: "" no, "wanted" as soon as a provisional comes, "sent"."""
+    ``cancel``: "" no, "wanted" as soon as a provisional comes, "sent". ``spare``: the targets to try if this one fails."""
 
-    __slots__ = ("cancel", "client", "edits", "flow", "index", "on_reply", "over", "owner", "response", "run", "status")
+    __slots__ = ("cancel", "client", "edits", "flow", "index", "on_reply", "over", "owner", "response", "run", "spare", "status")
 
-    def __init__(self, context: ResponseContext, index: int, run: Run, flow: Flow) -> None:
+    def __init__(self, context: ResponseContext, index: int, run: Run, flow: Flow, spare: list[Target]) -> None:
         self.owner = weakref.ref(context)
         self.index = index
         self.run = run
         self.flow = flow
+        self.spare = spare
         self.client: ClientTransaction | None = None
         self.status = 0
         self.response: Response | None = None
@@ -219,6 +225,7 @@ class ResponseContext:
         made.context = run.context
         made.advertised_host = run.advertised_host
         made.advertised_port = run.advertised_port
+        made.blacklists = run.blacklists
         made.transaction = self
         made.branch_index = len(self.branches)
         return made
@@ -231,15 +238,23 @@ class ResponseContext:
             self.run.flags = run.flags
             if result is DROP:
                 return False
-        flow = await find_flow(run)
+        spare: list[Target] = []
+        flow = await find_flow(run, spare)
         if self.cancel_asked:
             return False
-        branch = ClientBranch(self, len(self.branches), run, flow)
+        branch = ClientBranch(self, len(self.branches), run, flow, spare)
         branch.on_reply = run.on_reply
         run.transaction = None
         self.branches.append(branch)
+        self._send(branch)
+        return True
+
+    def _send(self, branch: ClientBranch) -> None:
+        """Send the request of ``branch`` on its flow, in a client transaction."""
+        user = self.user
+        flow = branch.flow
         token = user.layer.new_branch()
-        data = write_relayed(run, flow, token)
+        data = write_relayed(branch.run, flow, token)
         timeout = self.tm.fr_timeout if self.fr_timeout is None else self.fr_timeout
         invite_timeout = self.tm.fr_inv_timeout if self.fr_inv_timeout is None else self.fr_inv_timeout
         branch.client, actions = user.layer.request(
@@ -248,6 +263,24 @@ class ResponseContext:
         self.tm.UAC_transactions.value += 1
         user.fwd_requests.value += 1
         user.perform(actions)
+
+    def _fail_over(self, branch: ClientBranch) -> bool:
+        """The target of ``branch`` has failed: try the next one (RFC 3263 4.3); False if there is none, or no need any more."""
+        user = self.user
+        flow = branch.flow
+        user.blacklists.failed(flow.host, flow.transport, flow.port)
+        if not branch.spare or branch.cancel or self.cancel_asked or self.status >= 200:
+            return False
+        if "no-dns-failover" in self.flags or user.globals.get("disable_dns_failover"):
+            return False
+        try:
+            branch.flow = next_flow(branch.run, branch.spare)
+        except NoWay:
+            return False
+        branch.status = 0
+        branch.response = None
+        branch.edits = NO_EDITS
+        self._send(branch)
         return True
 
     # -- what comes back
@@ -281,6 +314,8 @@ class ResponseContext:
             if self.request.method == "INVITE" or self.status < 200:
                 self._relay(response, edits)
                 self._cancel_others(branch)
+        elif status == 503 and self._fail_over(branch):
+            return
         else:
             branch.over = True
             branch.edits = edits
@@ -292,8 +327,10 @@ class ResponseContext:
         """Take it that ``branch`` will not answer: as a 408, or a 503 where nothing could be sent (RFC 3261 16.9)."""
         if branch.over:
             return
-        branch.over = True
         provisional = branch.status >= 100
+        if not provisional and self._fail_over(branch):
+            return
+        branch.over = True
         branch.status = 408 if reason == "timeout" else 503
         branch.response = None
         if reason == "timeout" and provisional and self.request.method == "INVITE" and not branch.cancel:

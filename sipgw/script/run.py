@@ -140,6 +140,7 @@ class Run:
         "advertised_port",
         "attrs",
         "avps",
+        "blacklists",
         "branch_flags",
         "branch_index",
         "branches",
@@ -218,6 +219,8 @@ class Run:
         """The cfg line being run, where the generated code keeps it (``$cfg_line``)."""
         self.error: Any = None
         self.force_rport = False
+        self.blacklists: tuple[Any, ...] | None = None
+        """The blacklists in force for this message; None: those that are by default."""
         self.advertised_host: str | None = None
         self.advertised_port: int | None = None
         self.log_level: int | None = None
