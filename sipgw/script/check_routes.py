@@ -7,7 +7,7 @@ function that does not belong there is reported with the way that leads to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sipgw.script import nodes
@@ -36,7 +36,7 @@ class RouteChecks(VariableChecks):
         """Modules that are loaded only after the route that is being checked."""
         self.calls: dict[int, list[Call]] = {}
         """For each route (by id) the functions it calls itself."""
-        self.visits: dict[type[Node], Callable[[Any], None]] = {
+        self.visits: dict[type[Node], Callable[[Any], Iterable[Node] | None]] = {
             Call: self.visit_call,
             RouteCall: self.visit_route_call,
             nodes.Assign: self.visit_assign,
@@ -53,29 +53,28 @@ class RouteChecks(VariableChecks):
     def check_body(self, route: Route) -> None:
         """Check the statements of one route."""
         self.calls[id(route)] = [n for n in walk(route) if isinstance(n, Call)]
-        self.visit_children(route)
+        self.visit_all(nodes.children(route))
 
-    def visit(self, node: Node) -> None:
-        """Check a node and all below it."""
-        visit = self.visits.get(type(node))
-        if visit is not None:
-            visit(node)
-        else:
-            self.visit_children(node)
+    def visit_all(self, below: Iterable[Node]) -> None:
+        """Check nodes and all below them, in the order of the file.
 
-    def visit_children(self, node: Node) -> None:
-        """Check all below a node."""
-        for child in nodes.children(node):
-            self.visit(child)
+        A visitor returns what is still to be visited below its node; a node without one has all of it visited."""
+        waiting = [*below][::-1]
+        while waiting:
+            node = waiting.pop()
+            visit = self.visits.get(type(node))
+            more = nodes.children(node) if visit is None else visit(node)
+            if more:
+                waiting.extend([*more][::-1])
 
     # ---- statements ----
 
-    def visit_assign(self, node: nodes.Assign) -> None:
+    def visit_assign(self, node: nodes.Assign) -> Iterable[Node]:
         """Check both sides of an assignment."""
         self.check_target(node.target)
         for text in _texts(node.value):
             self.warn_unexpanded(text, "an assignment")
-        self.visit(node.value)
+        return (node.value,)
 
     def visit_compare(self, node: nodes.Compare) -> None:
         """Check both sides of a comparison; a constant pattern must be one."""
@@ -95,13 +94,12 @@ class RouteChecks(VariableChecks):
         except ValueError as problem:
             self.error(string, f"{string.value!r} is no regular expression: {problem}")
 
-    def visit_for(self, node: nodes.For) -> None:
+    def visit_for(self, node: nodes.For) -> Iterable[Node]:
         """Check the two variables and the body of a loop."""
         if node.iterator.subname != "":
             self.check_target(node.iterator)
             self.check_variable(node.sequence)
-        for statement in node.body:
-            self.visit(statement)
+        return node.body
 
     def visit_return(self, node: nodes.Return) -> None:
         """Check the values that a route returns."""
@@ -326,11 +324,13 @@ class RouteChecks(VariableChecks):
 
 def _texts(value: Node) -> Iterator[Str]:
     """Give the strings that are operands of arithmetic."""
-    if isinstance(value, Str):
-        yield value
-    elif isinstance(value, (nodes.Binary, nodes.Invert)):
-        for operand in nodes.children(value):
-            yield from _texts(operand)
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Str):
+            yield value
+        elif isinstance(value, (nodes.Binary, nodes.Invert)):
+            waiting.extend(nodes.children(value))
 
 
 def _title(route: Route) -> str:

@@ -6,6 +6,8 @@ A fault is noted at once and then leaves the construct as the exception `Lost`; 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from sipgw.script.errors import ScriptError, ScriptWarning
@@ -13,6 +15,9 @@ from sipgw.script.formats import parse_format, parse_variable
 from sipgw.script.lexer import Tokens, tokenize
 from sipgw.script.nodes import Format, Int, Pos, Str, Variable
 from sipgw.script.preprocess import Source
+
+MAX_NESTING = 100
+"""How deep parentheses and blocks may stand inside each other."""
 
 NAMES = {"NUM": "a number", "STR": "a string", "VAR": "a variable", "ID": "a name", "IP": "an address"}
 
@@ -36,8 +41,20 @@ class Cursor:
         self.errors: list[ScriptError] = self.tokens.errors
         self.warnings: list[ScriptWarning] = self.tokens.warnings
         self.at = 0
+        self.nesting = 0
         self.kind: str = self.tokens.kinds[0]
         self.value: Any = self.tokens.values[0]
+
+    @contextmanager
+    def nested(self) -> Iterator[None]:
+        """Read something that may contain itself."""
+        if self.nesting >= MAX_NESTING:
+            self.fail(f"parentheses or blocks inside each other, more than {MAX_NESTING} deep")
+        self.nesting += 1
+        try:
+            yield
+        finally:
+            self.nesting -= 1
 
     # ---- moving ----
 

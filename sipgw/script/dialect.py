@@ -25,6 +25,7 @@ from sipgw.script.nodes import (
     Setting,
     Str,
     Variable,
+    children,
     field_names,
 )
 from sipgw.script.symbols import Kind, Symbols
@@ -334,17 +335,25 @@ def modernise(config: Config, symbols: Symbols | None = None) -> tuple[Config, l
 
 def rebuild(node: Any, change: Callable[[Node], Node]) -> Any:
     """Make a tree again with ``change`` applied to each node, children first; unchanged parts are shared."""
-    changed: dict[str, Any] = {}
-    for name in field_names(type(node)):
-        value = getattr(node, name)
-        if isinstance(value, Node):
-            new: Any = rebuild(value, change)
-        elif type(value) is tuple and value:
-            new = tuple(rebuild(e, change) if isinstance(e, Node) else e for e in value)
-            if all(a is b for a, b in zip(new, value, strict=True)):
+    order: list[Node] = []
+    waiting: list[Node] = [node]
+    while waiting:
+        order.append(waiting.pop())
+        waiting.extend(children(order[-1]))
+    made: dict[int, Node] = {}
+    for old in reversed(order):
+        changed: dict[str, Any] = {}
+        for name in field_names(type(old)):
+            value = getattr(old, name)
+            if isinstance(value, Node):
+                new: Any = made[id(value)]
+            elif type(value) is tuple and value:
+                new = tuple(made[id(e)] if isinstance(e, Node) else e for e in value)
+                if all(a is b for a, b in zip(new, value, strict=True)):
+                    continue
+            else:
                 continue
-        else:
-            continue
-        if new is not value:
-            changed[name] = new
-    return change(replace(node, **changed) if changed else node)
+            if new is not value:
+                changed[name] = new
+        made[id(old)] = change(replace(old, **changed) if changed else old)
+    return made[id(node)]

@@ -71,10 +71,12 @@ class Expressions(Cursor):
         pos = self.pos()
         if kind == "!":
             self.advance()
-            return nodes.Not(self.parse_operand(), pos=pos)
+            with self.nested():
+                return nodes.Not(self.parse_operand(), pos=pos)
         if kind == "(":
             self.advance()
-            condition = self.parse_condition()
+            with self.nested():
+                condition = self.parse_condition()
             if self.kind != ")":
                 self.expected("`)`, `&&` or `||`", self.guess_operator())
             self.advance()
@@ -241,14 +243,16 @@ class Expressions(Cursor):
         pos = self.pos()
         if kind == "(":
             self.advance()
-            value = self.parse_value()
+            with self.nested():
+                value = self.parse_value()
             if self.kind != ")":
                 self.expected("`)`", self.guess_operator())
             self.advance()
             return value
         if kind == "~":
             self.advance()
-            return nodes.Invert(self.parse_term(), pos=pos)
+            with self.nested():
+                return nodes.Invert(self.parse_term(), pos=pos)
         if kind == "ID":
             if self.following() == "(" and self.value not in ("exit", "drop", "return"):
                 return self.parse_call()

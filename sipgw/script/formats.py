@@ -26,7 +26,7 @@ SUBSTITUTIONS = ("re.subst", "pcre.subst")
 def parse_variable(text: str, pos: Pos = NOWHERE) -> Variable:
     """Take a variable apart; ``text`` begins with the dollar and ends with the variable. Raises
     ScriptError."""
-    variable, end = _variable(text, 0, pos)
+    variable, end = _outermost(text, 0, pos)
     if end != len(text):
         raise _error(text, end, pos, f"{text[end:]!r} does not belong to the variable {text[:end]}")
     return variable
@@ -53,7 +53,7 @@ def parse_format(text: str, pos: Pos = NOWHERE) -> Format:
             literal.append("$")
             at = dollar + (2 if following == "$" else 1)
             continue
-        variable, at = _variable(text, dollar, pos)
+        variable, at = _outermost(text, dollar, pos)
         if joined := "".join(literal):
             pieces.append(joined)
         literal = []
@@ -75,6 +75,14 @@ def place(text: str, offset: int, pos: Pos) -> Pos:
 
 def _error(text: str, offset: int, pos: Pos, problem: str, hint: str = "") -> ScriptError:
     return ScriptError(*place(text, offset, pos), problem, hint)
+
+
+def _outermost(text: str, start: int, pos: Pos) -> tuple[Variable, int]:
+    """Read a variable that stands in no other; refuse one that Python cannot follow into its depth."""
+    try:
+        return _variable(text, start, pos)
+    except RecursionError:
+        raise _error(text, start, pos, "variables inside each other, too deep to read") from None
 
 
 def _variable(text: str, start: int, pos: Pos) -> tuple[Variable, int]:

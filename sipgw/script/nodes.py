@@ -578,7 +578,11 @@ def children(node: Node) -> Iterator[Node]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """Yield a node and all below it, parents first, in the order of the file."""
-    yield node
-    for child in children(node):
-        yield from walk(child)
+    """Yield a node and all below it, parents first, in the order of the file.
+
+    Without recursion: a chain of `else if` is as deep as it is long."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting.extend(reversed(tuple(children(node))))

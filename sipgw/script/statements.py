@@ -8,7 +8,7 @@ from sipgw.script import nodes
 from sipgw.script.cursor import Lost
 from sipgw.script.errors import guess
 from sipgw.script.expressions import ASSIGNMENTS, Expressions
-from sipgw.script.nodes import Body, Int, Null, Statement, Str, Variable
+from sipgw.script.nodes import Body, Int, Null, Pos, Statement, Str, Variable
 
 ITERATORS = ("var", "avp", "json")
 """The variables that a `for` may assign."""
@@ -28,7 +28,8 @@ class Statements(Expressions):
         """Read ``{ statements }``. A block without its `}` ends where the next route begins."""
         start = self.offset
         self.expect("{")
-        body = self.parse_statements()
+        with self.nested():
+            body = self.parse_statements()
         if self.kind == "}":
             self.advance()
         else:
@@ -59,7 +60,8 @@ class Statements(Expressions):
         if self.kind in ("}", "EOF"):
             self.expected("a statement or a block")
         try:
-            statement = self.parse_statement()
+            with self.nested():
+                statement = self.parse_statement()
         except Lost:
             self.skip_statement()
             return ()
@@ -116,19 +118,28 @@ class Statements(Expressions):
     # ---- choices and loops ----
 
     def parse_if(self) -> Statement:
-        """Read ``if (condition) body [else body]``."""
-        pos = self.pos()
-        condition = self.parse_parenthesised()
-        then = self.parse_body()
+        """Read ``if (condition) body [else body]``; a chain of `else if` in one go, however long it is."""
+        links: list[tuple[Pos, nodes.Condition, Body]] = []
         otherwise: Body | None = None
-        if self.word("else"):
+        while True:
+            pos = self.pos()
+            condition = self.parse_parenthesised()
+            links.append((pos, condition or nodes.Truth(Int(1)), self.parse_body()))
+            if self.kind == "ID" and self.value in ("elseif", "elsif", "elif", "elseIf"):
+                self.error(f"there is no `{self.value}`", "write `else if`")
+                continue
+            if not self.word("else"):
+                break
+            if self.kind == "ID" and self.value == "if":
+                continue
             otherwise = self.parse_body()
-        elif self.kind == "ID" and self.value in ("elseif", "elsif", "elif", "elseIf"):
-            self.error(f"there is no `{self.value}`", "write `else if`")
-            otherwise = (self.parse_if(),)
-        if condition is None:
-            return nodes.If(nodes.Truth(Int(1)), then, otherwise, pos=pos)
-        return nodes.If(condition, then, otherwise, pos=pos)
+            break
+        while True:
+            pos, condition, then = links.pop()
+            statement = nodes.If(condition, then, otherwise, pos=pos)
+            if not links:
+                return statement
+            otherwise = (statement,)
 
     def parse_parenthesised(self) -> nodes.Condition | None:
         """Read the word and the condition in its parentheses; None when the condition has faults."""

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.script.errors import ScriptErrors
@@ -70,6 +72,51 @@ class LoadTests(SynchronousTestCase):
         error = self.assertRaises(ScriptErrors, load, Source.of(text, "a.cfg"), lambda names: symbols(*names))
         self.assertEqual([(e.line, e.column) for e in error.errors], [(1, 1), (4, 3), (5, 7), (6, 3)])
         self.assertIn("    $fU = 1;", str(error))
+
+    def test_long(self):
+        """Chains may be as long as a provisioning tool makes them."""
+        table = [
+            "if ($rU == \"0\") exit; " + "else if ($rU == \"1\") { strip(1); }\n" * 1100,
+            "if (" + " || ".join(['$rU == "1"'] * 1100) + ") exit;",
+            "$var(x) = " + " + ".join(['"a"'] * 1100) + ";",
+        ]
+        for text in table:
+            config, _ = load(Source.of(f"route {{ {text} }}"), lambda names: symbols(*names))
+            self.assertEqual(len(config.routes), 1)
+
+    def test_deep(self):
+        """What stands inside itself without end is refused, not followed."""
+        many = 3000
+        table = [
+            "if (" + "(" * many + "$rU" + ")" * many + ") exit;",
+            "if (" + "!" * many + "$rU) exit;",
+            "$var(x) = " + "~" * many + "1;",
+            "if ($rU) { " * many + "}" * many,
+            "$var(x) = " + "$(avp(" * many + "x" + "))" * many + ";",
+            'xlog("' + "$(avp(" * many + "x" + "))" * many + '");',
+        ]
+        for text in table:
+            source = Source.of(f"route {{ {text} }}")
+            error = self.assertRaises(ScriptErrors, load, source, lambda names: symbols(*names))
+            self.assertIn("inside each other", str(error.errors[0]))
+
+    @settings(max_examples=60, derandomize=True, deadline=None)
+    @given(st.data())
+    def test_mutants(self, data):
+        """A configuration with a piece taken out, doubled or moved is read, or is ScriptErrors, nothing else."""
+        text = read(data.draw(st.sampled_from(["trunking.cfg", "soup.cfg", "old.cfg"])))
+        start = data.draw(st.integers(0, len(text)))
+        piece = text[start : start + data.draw(st.integers(1, 40))]
+        to = data.draw(st.integers(0, len(text)))
+        mutant = data.draw(st.sampled_from([
+            text[:start] + text[start + len(piece) :], text[:start] + piece + text[start:], text[:to] + piece + text[to:],
+            text[:start],
+        ]))
+        try:
+            load(Source.of(mutant), lambda names: symbols(*names))
+        except ScriptErrors as problem:
+            self.assertNotEqual(problem.errors, [])
+            str(problem)
 
     def test_module_names(self):
         """Modules are named as they are today."""
