@@ -1,0 +1,1 @@
+An opensips.cfg is checked whole before the server starts: every fault is shown at once, with its line, a caret and a guess at what was meant; configurations of older releases are read with one hint for each old name.
