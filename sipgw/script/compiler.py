@@ -266,8 +266,11 @@ def compile_format(text: str, symbols: Symbols, pos: nodes.Pos = nodes.NOWHERE) 
     return found
 
 
-def compile_variable(text: str, symbols: Symbols, pos: nodes.Pos = nodes.NOWHERE) -> Reference:
-    """A variable named in a modparam, as the object that functions receive. Raises ScriptError."""
+def compile_variable(
+    variable: str | nodes.Variable, symbols: Symbols, pos: nodes.Pos = nodes.NOWHERE
+) -> Reference:
+    """A variable named in a modparam, or found by ``parse_format``, as the object that functions receive. Raises ScriptError."""
     writer = _expression(symbols)
-    found: Reference = _load(writer, writer.reference(parse_variable(text, pos)), pos)
+    node = parse_variable(variable, pos) if isinstance(variable, str) else variable
+    found: Reference = _load(writer, writer.reference(node), pos)
     return found
