@@ -30,6 +30,7 @@ class FakeFlow:
     transport: str = "udp"
     reliable: bool = False
     refused: str = ""
+    id: object = None
     socket: Any = None
     sent: list[bytes] = field(default_factory=list)
 

@@ -22,7 +22,8 @@ class Flow(Protocol):
     """A way to a peer: a UDP socket and an address, or a connection.
 
     ``transport``: "udp", "tcp", "tls", "ws", "wss"; ``host``, ``port``: of the peer; ``reliable``: not UDP. ``socket``:
-    ours, on which it goes; ``refused``: why nothing may be sent there, empty when it may. The layer reads ``reliable``."""
+    ours, on which it goes; ``refused``: why nothing may be sent there, empty when it may; ``id``: of the connection, the
+    same for all flows on it. The layer reads ``reliable``, and then ``id``."""
 
     @property
     def transport(self) -> str: ...
@@ -36,6 +37,8 @@ class Flow(Protocol):
     def socket(self) -> Any: ...
     @property
     def refused(self) -> str: ...
+    @property
+    def id(self) -> object: ...
 
     def send(self, data: bytes) -> None:
         """Send ``data``; never called by the layer, only by who performs its actions."""

@@ -129,6 +129,7 @@ class TransactionLayer:
         self._timers: Delays[Timed] = Delays()
         self._servers: dict[Key, ServerTransaction] = {}
         self._clients: dict[Key, ClientTransaction] = {}
+        self._on_flow: dict[object, dict[Key, ClientTransaction]] = {}  # those that went out on a connection, by its id
         self._acks: dict[Key, ServerTransaction] = {}  # ACKs of RFC 2543 carry the To tag of the response
         self._unacked: dict[Key, UnackedSuccess] = {}
 
@@ -369,6 +370,8 @@ class TransactionLayer:
         tx.invite_timeout = lengths[_TIMER_C] if invite_timeout is None else invite_timeout
         if not reliable:
             self._resend_after(tx, lengths[first], first, now)
+        else:
+            self._on_flow.setdefault(flow.id, {})[key] = tx
         tx.limit = self._timers.add(tx.timeout, now, tx, last)
         self._clients[key] = tx
         return tx, [Send(data, flow)]
@@ -439,7 +442,16 @@ class TransactionLayer:
         if tx.state is _COMPLETED:
             tx.forget_request()
         elif tx.state is _TERMINATED:
-            del self._clients[tx.key]
+            self._forget_client(tx)
+
+    def _forget_client(self, tx: ClientTransaction) -> None:
+        del self._clients[tx.key]
+        flow = tx.flow
+        if flow.reliable:
+            others = self._on_flow[flow.id]
+            del others[tx.key]
+            if not others:
+                del self._on_flow[flow.id]
 
     def _acknowledge(self, tx: ClientTransaction, response: Response, out: list[Action]) -> None:
         """Send the ACK of a non-2xx final response where the INVITE went (17.1.1.3); the first is kept and repeated."""
@@ -467,6 +479,20 @@ class TransactionLayer:
         out: list[Action] = []
         self._walk_client(transaction, _ON_TRANSPORT_ERROR, None, transaction.flow, now, out)
         return out
+
+    def flow_lost(self, flow_id: object, now: float) -> list[Action]:
+        """Take note that a connection has ended (``Flow.id``): ``Failed`` for what it carried and nobody has answered.
+
+        An INVITE that has got a provisional response goes on: the peer may bring the final one on a connection of its own
+        (RFC 3261 18.2.2)."""
+        out: list[Action] = []
+        for transaction in list(self._on_flow.get(flow_id, {}).values()):
+            self._walk_client(transaction, _ON_TRANSPORT_ERROR, None, transaction.flow, now, out)
+        return out
+
+    def waits_on(self, flow_id: object) -> bool:
+        """Tell whether a client transaction still waits for its answer on a connection."""
+        return flow_id in self._on_flow
 
     def pause(self, transaction: ClientTransaction, now: float) -> None:
         """Hold timer B or F while the TU is busy with another answer of the same request (house 2.6, 5).
@@ -529,8 +555,8 @@ class TransactionLayer:
         transaction.state = _TERMINATED
         if isinstance(transaction, ServerTransaction):
             self._forget_server(transaction)
-        else:
-            del self._clients[transaction.key]
+        elif isinstance(transaction, ClientTransaction):
+            self._forget_client(transaction)
 
     def abandon(self, transaction: ClientTransaction) -> None:
         """Stop to wait for answers: nothing is sent again, and what still comes is delivered without a transaction."""

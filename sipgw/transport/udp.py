@@ -41,6 +41,7 @@ class UdpFlow:
 
     transport = "udp"
     reliable = False
+    id = None
     refused = ""
     """Why nothing may be sent to this peer; empty when it may."""
 

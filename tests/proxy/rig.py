@@ -22,6 +22,7 @@ class FakeFlow:
     transport = "udp"
     reliable = False
     refused = ""
+    id = None
 
     def __init__(self, socket: FakeSocket, host: str, port: int) -> None:
         self.socket, self.host, self.port = socket, host, port

@@ -426,6 +426,47 @@ class ClientMatchingTests(LayerTests):
         self.assertRaises(Misuse, TransactionLayer, worker="1")
 
 
+class FlowLostTests(LayerTests):
+    """A connection that ends."""
+
+    def test_fails_its_transactions(self):
+        """What went out on it and has no answer fails, in order; what went out on another one, or over UDP, does not."""
+        mine, other = FakeFlow("tcp", reliable=True, id=1), FakeFlow("tcp", reliable=True, id=2)
+        first = self.send("INVITE", mine, branch="z9hG4bKa")
+        second = self.send("MESSAGE", mine, branch="z9hG4bKb")
+        third = self.send("MESSAGE", other, branch="z9hG4bKc")
+        fourth = self.send("MESSAGE", UDP, branch="z9hG4bKd")
+        self.assertEqual(self.layer.flow_lost(1, 1.0), [Failed(first, "transport"), Failed(second, "transport")])
+        self.assertEqual(self.layer.flow_lost(1, 1.0), [])
+        self.assertEqual([third.state, fourth.state], [State.TRYING, State.TRYING])
+        self.assertEqual(self.layer.flow_lost(2, 1.0), [Failed(third, "transport")])
+        self.assertEqual(self.layer.flow_lost(None, 1.0), [])
+        self.assertEqual(self.layer.clients, 1)
+
+    def test_answered(self):
+        """An INVITE that rings goes on, since its final response may come on another connection; other requests fail."""
+        flow = FakeFlow("tcp", reliable=True, id=1)
+        self.send("INVITE", flow, branch="z9hG4bKa")
+        self.hear(response_bytes(180))
+        message = self.send("MESSAGE", flow, branch="z9hG4bKb")
+        self.hear(response_bytes(100, "MESSAGE", "z9hG4bKb"))
+        self.assertEqual(self.layer.flow_lost(1, 1.0), [Failed(message, "transport")])
+        self.assertEqual(self.hear(response_bytes(200), 2.0), "!200")
+
+    def test_forgets(self):
+        """A transaction that has ended, however, is no longer known to its connection."""
+        flow = FakeFlow("tcp", reliable=True, id=1)
+        self.send("MESSAGE", flow, branch="z9hG4bKa")
+        self.assertTrue(self.layer.waits_on(1))
+        self.hear(response_bytes(200, "MESSAGE"))
+        self.assertFalse(self.layer.waits_on(1))
+        self.layer.abandon(self.send("MESSAGE", flow, branch="z9hG4bKb"))
+        self.assertFalse(self.layer.waits_on(1))
+        self.send("MESSAGE", flow, branch="z9hG4bKc", timeout=1.0)
+        self.layer.expire(1.0)
+        self.assertFalse(self.layer.waits_on(1))
+
+
 class PauseTests(LayerTests):
     """The TU may hold timers B and F (house 2.6, 5)."""
 

@@ -19,6 +19,7 @@ class FakeFlow:
     reliable: bool = False
     socket: None = None
     refused: str = ""
+    id: object = None
 
     def send(self, data: bytes) -> None:
         """Never called by the layer."""
