@@ -54,7 +54,13 @@ class Surroundings:
         self.xlog_level: int = settings.get("xlog_level", 2)
         self.message_flags = FlagNames("message")
         self.branch_flags = FlagNames("branch")
+        self.no_connect_branch = _mask(self.branch_flags, settings.get("tcp_no_new_conn_bflag"))
+        """The branch flag with which no connection is opened for a request; 0: there is none."""
+        self.no_connect_reply = _mask(self.message_flags, settings.get("tcp_no_new_conn_rplflag"))
+        """The message flag with which none is opened for its responses."""
         self.sockets: list[Socket] = []
+        self.connections: Any = None
+        """The connections of all sockets that are not UDP (``transport.connections``); None where there is no such socket."""
         self.aliases: set[tuple[str, int]] = set()
         """Names that are ours too: (host in lower case, port or 0 for any)."""
         self.arguments: dict[str, str] = {}
@@ -126,6 +132,10 @@ class Surroundings:
                 self._hops.clear()
             found = self._hops[text] = _next_hop(text)
         return found
+
+
+def _mask(flags: FlagNames, name: str | None) -> int:
+    return flags.mask(name) if name else 0
 
 
 def _plain(host: str) -> str:

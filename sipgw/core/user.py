@@ -118,8 +118,18 @@ class TransactionUser(Surroundings):
         try:
             if data[:1] <= b" " and is_keepalive(data):
                 return
-            now = self.clock()
             message = parse(data)
+        except MalformedMessage as error:
+            self.refuse(error, flow)
+        except Exception as error:
+            self.broken(error)
+        else:
+            self.take(message, flow)
+
+    def take(self, message: Request | Response, flow: Flow) -> None:
+        """Take a message that was parsed where it arrived, in a stream; whatever it is, this returns."""
+        try:
+            now = self.clock()
             if isinstance(message, Request):
                 self.rcv_requests.value += 1
                 stamp_via(message, flow.host, flow.port)
@@ -130,7 +140,21 @@ class TransactionUser(Surroundings):
                 message.check()
                 self._response(message, flow, now)
         except MalformedMessage as error:
+            self.refuse(error, flow)
+        except Exception as error:
+            self.broken(error)
+
+    def refuse(self, error: MalformedMessage, flow: Flow) -> None:
+        """Take what cannot be read: answer it if it can be answered."""
+        try:
             self._malformed(error, flow)
+        except Exception as bug:
+            self.broken(bug)
+
+    def flow_lost(self, flow_id: object) -> None:
+        """Learn that a connection has ended (``Flow.id``): what it carried and nobody answered has failed (RFC 3261 17.1.4)."""
+        try:
+            self.perform(self.layer.flow_lost(flow_id, self.clock()))
         except Exception as error:
             self.broken(error)
 
@@ -384,7 +408,7 @@ class TransactionUser(Surroundings):
         data = self.make_reply(
             run, status, reason, to_tag=to_tag, headers=headers, body=body, content_type=content_type
         )
-        self.reply_flow(request, run.flow, run.force_rport).send(data)
+        self.reply_flow(request, run.flow, run.force_rport, run.flags).send(data)
 
     def make_reply(
         self,
@@ -430,11 +454,14 @@ class TransactionUser(Surroundings):
         """Whether ``tag`` is one that ``new_tag`` of this server made."""
         return tag is not None and tag.startswith(self._tag_prefix)
 
-    def reply_flow(self, request: Request, flow: Flow, force_rport: bool = False) -> Flow:
+    def reply_flow(self, request: Request, flow: Flow, force_rport: bool = False, flags: int = 0) -> Flow:
         """Where the replies to ``request`` go (RFC 3261 18.2.2, RFC 3581): back to its source, never to what its Via claims.
 
-        ``maddr`` is not honoured: it lets a stranger aim our replies (hardening P13)."""
-        if flow.reliable or force_rport:
+        ``maddr`` is not honoured: it lets a stranger aim our replies (hardening P13). ``flags``: of the message."""
+        if flow.reliable:
+            self.note_flags(flow, flags)
+            return flow
+        if force_rport:
             return flow
         via = request.via
         port = via.port or 5060
@@ -442,6 +469,11 @@ class TransactionUser(Surroundings):
             return flow
         back: Flow = flow.socket.flow(flow.host, port)
         return back
+
+    def note_flags(self, flow: Flow, flags: int) -> None:
+        """Open no connection for the replies on ``flow`` if the message has the flag ``tcp_no_new_conn_rplflag``."""
+        if flow.reliable and flags & self.no_connect_reply:
+            flow.reconnects = False  # type: ignore[attr-defined]  # every reliable flow has it: transport.connection
 
 
 async def _no_names(host: str, port: int | None, transport: str | None, secure: bool) -> list[Target]:

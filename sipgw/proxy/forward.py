@@ -6,10 +6,11 @@ responses."""
 
 from __future__ import annotations
 
-from sipgw.core.surroundings import is_address, is_loopback
+from sipgw.core.surroundings import DEFAULT_PORTS, is_address, is_loopback
 from sipgw.core.user import TransactionUser
 from sipgw.script.run import Run
 from sipgw.sip.actions import Flow
+from sipgw.sip.address import Via
 from sipgw.sip.edits import NO_EDITS, remove_first_value, write
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response
@@ -93,6 +94,9 @@ def flow_to(run: Run, transport: str, host: str, port: int, *, named: bool = Fal
             if user.log_level >= 3:
                 user.log_rarely(("blacklist", name), 3, f"nothing is sent to {transport}:{host}:{port}: blacklist {name}")
             raise NoWay(*FILTERED)
+    if run.branch_flags & user.no_connect_branch and flow.reliable and not flow.connected:  # type: ignore[attr-defined]
+        user.log_rarely(("connection", host), 1, f"no connection to {host}:{port}, and none is opened for this request")
+        raise NoWay(*NO_SOCKET)
     return flow
 
 
@@ -116,14 +120,16 @@ def via_line(run: Run, flow: Flow, branch: str) -> str:
     return f"Via: SIP/2.0/{flow.transport.upper()} {host}:{port};branch={branch}{rport}"
 
 
-def write_relayed(run: Run, flow: Flow, branch: str) -> bytes:
-    """The bytes of ``run``'s request as it leaves on ``flow``: its edits, the new Request-URI, Path as Routes, our Via on top."""
+def write_relayed(run: Run, flow: Flow, branch: str, params: str = "") -> bytes:
+    """The bytes of ``run``'s request as it leaves on ``flow``: its edits, the new Request-URI, Path as Routes, our Via on top.
+
+    ``params``: more of them for the Via, each with its ";"."""
     message = run.message
     assert isinstance(message, Request)
     edits = run.edits
     if run.uri is not message.uri:
         edits = edits.first_line(f"{message.method} {_without_headers(run.uri)} SIP/2.0")
-    via = via_line(run, flow, branch)
+    via = via_line(run, flow, branch) + params
     if run.path:
         via += f"\r\nRoute: {run.path}"
     vias = message.positions("Via")
@@ -149,7 +155,8 @@ async def forward(run: Run, destination: str | None = None) -> bool:
     finally:
         if destination is not None:
             run.dst_uri = kept
-    flow.send(write_relayed(run, flow, stateless_branch(run)))
+    came = f";i={run.flow.id[1]}" if run.flow is not None and run.flow.reliable else ""  # type: ignore[index]
+    flow.send(write_relayed(run, flow, stateless_branch(run), came))
     user.fwd_requests.value += 1
     return True
 
@@ -171,11 +178,30 @@ def return_response(user: TransactionUser, response: Response, flow: Flow, run: 
     if len(vias) < 2 or not user.is_myself(vias[0].host, vias[0].port or 5060):
         user.drop_replies.value += 1
         return
-    back = vias[1]
-    host = back.received or back.host
-    if not is_address(host):
+    back = _way_back(user, vias[0], vias[1], flow)
+    if back is None:
         user.drop_replies.value += 1
         return
     edits = remove_first_value(run.edits if run is not None else NO_EDITS, response, "Via")
-    flow.socket.flow(host, back.rport or back.port or 5060).send(write(response, edits))
+    back.send(write(response, edits))
     user.fwd_replies.value += 1
+
+
+def _way_back(user: TransactionUser, ours: Via, theirs: Via, flow: Flow) -> Flow | None:
+    """The flow to who sent a request without a transaction: the connection it came on, if that is still there (``;i``)."""
+    host = (theirs.received or theirs.host).strip("[]")
+    transport = theirs.transport.lower()
+    number = ours.params.get("i") or ""
+    if user.connections is not None and number.isascii() and number.isdigit() and len(number) < 12:
+        connection = user.connections.find(int(number))
+        if connection is not None and connection.host == host:
+            back: Flow = connection.flow()
+            return back
+    if not is_address(host):
+        return None
+    socket = flow.socket if flow.transport == transport else user.default_socket(transport, ":" in host)
+    if socket is None:
+        return None
+    port = theirs.port or DEFAULT_PORTS.get(transport, 5060)
+    back = socket.flow(host, theirs.rport or port if transport == "udp" else port)
+    return back

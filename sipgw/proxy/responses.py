@@ -377,6 +377,8 @@ class ResponseContext:
             self.status = status
         self.tm.relayed_replies.value += 1
         user.fwd_replies.value += 1
+        if user.no_connect_reply:
+            user.note_flags(self.server.flow, self.run.flags)
         user.perform(user.layer.respond(self.server, data, status, user.clock()))
         if status >= 200:
             self._ended(status)
@@ -461,6 +463,8 @@ class ResponseContext:
         data = user.make_reply(run, status, reason, to_tag=tag, headers=headers, body=body, content_type=content_type)
         self.status = max(self.status, status)
         self.tm.local_replies.value += 1
+        if user.no_connect_reply:
+            user.note_flags(self.server.flow, run.flags)
         ours = 200 <= status < 300 and self.request.method == "INVITE"
         user.perform(user.layer.respond(self.server, data, status, user.clock(), retransmit_2xx=ours))
         if status >= 200:
