@@ -35,6 +35,7 @@ class WireFlow:
     transport = "udp"
     reliable = False
     refused = ""
+    id = None
 
     def __init__(self, socket: WireSocket, host: str, port: int) -> None:
         self.socket, self.host, self.port = socket, host, port
