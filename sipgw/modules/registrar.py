@@ -27,11 +27,11 @@ from sipgw.exports import (
 from sipgw.modules.signaling import Signaling
 from sipgw.modules.usrloc import Usrloc, not_negative, positive, with_tables, written_socket
 from sipgw.proxy.location import Binding, LocationTable
-from sipgw.proxy.lookup import is_at, lookup, registered
+from sipgw.proxy.lookup import NO_AOR, is_at, lookup, registered
 from sipgw.proxy.register import Rejected
 from sipgw.proxy.registrar import Registrar as Registration
 from sipgw.proxy.registrar import Settings
-from sipgw.proxy.registrar_flags import LookupFlags, SaveFlags, lookup_flags, save_flags
+from sipgw.proxy.registrar_flags import lookup_flags, save_flags
 from sipgw.script.run import Run
 from sipgw.script.symbols import Kind, ModuleSymbols
 from sipgw.sip.errors import MalformedMessage
@@ -175,7 +175,11 @@ class Registrar(Module):
         if run.request is None and not isinstance(run.message, Request):
             run.user.log(-1, "save: a reply without its transaction names no REGISTER")
             return -1
-        read = save_flags(flags or "") if not isinstance(flags, SaveFlags) else flags
+        try:
+            read = save_flags(flags or "")
+        except ValueError as error:
+            run.user.log(-1, str(error))
+            return -1
         answer = self.registration.save(run, self.usrloc.table(domain), read, aor)
         accepted = answer.status < 300
         if accepted:
@@ -195,7 +199,11 @@ class Registrar(Module):
         """Send the request to the contacts of its Request-URI (or of ``aor``).
 
         1 if there are some, -1 if there are none, -2 if none takes the method (method-filtering), -3 if it is no SIP URI."""
-        read = lookup_flags(flags or "") if not isinstance(flags, LookupFlags) else flags
+        try:
+            read = lookup_flags(flags or "")
+        except ValueError as error:
+            run.user.log(-1, str(error))
+            return NO_AOR
         return lookup(self.registration, run, self.usrloc.table(domain), read, aor)
 
     # -- questions

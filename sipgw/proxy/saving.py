@@ -389,7 +389,7 @@ class Saving:
 
 
 def _without_repeated(changes: list[_Change]) -> list[_Change]:
-    """``changes`` with only the last of those that mean the same contact."""
+    """``changes`` with one for each contact: what the last says of it, in the place and with the text of the first."""
     kept: list[_Change] = []
     for change in changes:
         for index, other in enumerate(kept):
@@ -398,9 +398,11 @@ def _without_repeated(changes: list[_Change]) -> list[_Change]:
             else:
                 same = other.binding is None and other.key == change.key and same_uri(other.contact, change.contact)
             if same:
-                del kept[index]
+                change.contact = other.contact
+                kept[index] = change
                 break
-        kept.append(change)
+        else:
+            kept.append(change)
     return kept
 
 

@@ -121,6 +121,15 @@ class RegistrarTests(SynchronousTestCase):
         self.assertEqual(answer.header("P-Registrar-Error"), "Too many registered contacts")
         self.assertEqual((self.codes, made.accepted_regs.read(), made.rejected_regs.read()), ([-2], 0, 1))
 
+    def test_bad_flags(self) -> None:
+        """Flags from a variable that are none are logged, and the function fails; the script goes on."""
+        made = self.make()
+        self.flags = "bogus"
+        self.assertIsNone(self.send(CONTACTS))
+        self.assertEqual((self.codes, self.contacts()), ([-1], []))
+        self.assertIn("bogus", self.rig.log[0][1])
+        self.assertEqual(made.lookup(self.run_of(), "location", "bogus"), -3)
+
     def test_no_reply(self) -> None:
         """With the flag, saved but not answered."""
         self.make()

@@ -133,8 +133,8 @@ class BindingTests(SynchronousTestCase):
             ((c("a", ";expires=100"), c("a", ";expires=200")), OK, "a;expires=200"),
             ((c("a", ";expires=0"), c("a", ";expires=300")), OK, "a;expires=300"),
             ((c("a"), c("a", ";expires=0")), OK, ""),
-            (("sip:x@HOST.example", "sip:x@host.example"), OK, "<sip:x@host.example>;expires=3600"),
-            ((c("d"), c("e", ";expires=90"), "Expires: 0"), OK, "<sip:x@host.example>;expires=3600 e;expires=90"),
+            (("sip:x@HOST.example", "sip:x@host.example"), OK, "<sip:x@HOST.example>;expires=3600"),
+            ((c("d"), c("e", ";expires=90"), "Expires: 0"), OK, "<sip:x@HOST.example>;expires=3600 e;expires=90"),
         )
 
     def test_equal_uri(self) -> None:
