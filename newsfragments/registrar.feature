@@ -1,0 +1,1 @@
+The modules usrloc and registrar keep contacts in memory: save(), lookup(), remove(), is_registered() and the rest answer REGISTERs as OpenSIPS does, and ul_dump and its companions show and change the contacts.
