@@ -14,8 +14,9 @@
 
 Annotations replace OpenSIPS's fixups. Of a function's parameter: ``int`` INT; ``str`` STR with variables expanded; ``Raw`` the
 text untouched; ``Constant`` a string without variables; ``Regex`` a compiled pattern; ``Writable`` a variable that can be set;
-``RouteName``, ``Flag``, ``SocketName`` the usual fixups; ``HeaderText`` STR without line ends in its variables; ``T | None``
-optional, and None is what the function receives then (a default is needed only where Python wants one);
+``Readable`` one that is only read, ``Avp`` an AVP with all its values; ``RouteName``, ``Flag``, ``SocketName`` the usual fixups;
+``HeaderText`` STR without line ends in its variables; ``T | None`` optional, and None is what the function receives then (a
+default is needed only where Python wants one);
 ``Annotated[T, check]`` any fixup of one's own: ``check(value)`` turns a constant into what the function wants or raises
 ``ValueError`` with what to write instead. Of its result: ``bool`` 1 or -1, ``int`` as it is (0 ends the script), ``None`` 1.
 ``async def`` may wait.
@@ -78,6 +79,21 @@ class Writable(Protocol):
         """Give it ``value`` in ``run``."""
 
 
+class Listed(Writable, Protocol):
+    """A variable that may have many values, such as ``$avp(x)`` or ``$hdr(Via)``."""
+
+    def at(self, run: Any, index: int) -> int | str | None:
+        """Its value at ``index``, from 0 on (of an AVP: the newest); null beyond the last."""
+
+
+def listed(variable: Listed, run: Any) -> list[int | str]:
+    """All values of ``variable``, as their indexes count: those of an AVP from the newest to the oldest."""
+    values: list[int | str] = []
+    while (value := variable.at(run, len(values))) is not None:
+        values.append(value)
+    return values
+
+
 class Pattern(Protocol):
     """A compiled regular expression as scripts know it (POSIX, leftmost-longest, ignoring case)."""
 
@@ -92,6 +108,7 @@ class Fixup:
     kind: Kind
     route: RouteKind = REQUEST
     guarded: bool = False
+    variable: str = ""
 
 
 Raw = Annotated[str, Fixup(Kind.RAW)]
@@ -101,6 +118,10 @@ HeaderText = Annotated[str, Fixup(Kind.STR, guarded=True)]
 Regex = Annotated[Pattern, Fixup(Kind.REGEX)]
 Flag = Annotated[int, Fixup(Kind.FLAG)]
 """The name of a message flag; the function receives its bit mask."""
+Readable = Annotated[Listed, Fixup(Kind.VAR)]
+"""A variable that is only read, all its values if it has many (``listed``)."""
+Avp = Annotated[Listed, Fixup(Kind.WRITABLE, variable="avp")]
+"""An AVP, and nothing else."""
 SocketName = Annotated[str, Fixup(Kind.SOCKET)]
 RouteName = Annotated[str, Fixup(Kind.ROUTE)]
 FailureRouteName = Annotated[str, Fixup(Kind.ROUTE, FAILURE)]
@@ -150,11 +171,13 @@ def pvar(
     set: str | None = None,
     named: bool = False,
     indexed: bool = False,
+    check: Callable[[str], object] | None = None,
 ) -> Callable[[F], F]:
     """A variable ``$name``, read by ``method(run)``; ``(run, subname)`` if ``named``; an index comes last if ``indexed``.
 
-    ``set``: the name of the method that assigns it, with the value as its last argument."""
-    return lambda method: _mark(method, "pvar", name, set=set, named=named, indexed=indexed)
+    ``set``: the name of the method that assigns it, with the value as its last argument. ``check(subname)`` raises
+    ``ValueError`` to refuse a constant name in parentheses."""
+    return lambda method: _mark(method, "pvar", name, set=set, named=named, indexed=indexed, check=check)
 
 
 def transformation(name: str, *, least: int = 0, most: int = 0) -> Callable[[F], F]:
@@ -252,7 +275,7 @@ def _parameter(owner: str, parameter: inspect.Parameter, annotation: Any) -> Par
         else:
             break
     if fixup is not None:
-        return Parameter(parameter.name, fixup.kind, optional, fixup.route, check, fixup.guarded)
+        return Parameter(parameter.name, fixup.kind, optional, fixup.route, check, fixup.guarded, fixup.variable)
     kind = _KINDS.get(annotation)
     if kind is None:
         raise Misdeclared(f"{owner}: parameter {parameter.name} has no type that a script can give: {annotation!r}")
@@ -396,7 +419,8 @@ class Module:
                 setter = mark.options["set"]
                 bound = None if setter is None else getattr(cls if instance is None else instance, setter)
                 named, indexed = mark.options["named"], mark.options["indexed"]
-                variables.append(Variable(mark.name, call, bound, named, indexed, module=cls.name))
+                check = mark.options["check"]
+                variables.append(Variable(mark.name, call, bound, named, indexed, check, cls.name))
             else:
                 least, most = mark.options["least"], mark.options["most"]
                 transformations.append(Transformation(mark.name, call, least, most, cls.name))

@@ -11,12 +11,15 @@ from sipgw.exports import (
     FAILURE,
     REQUEST,
     ArgumentKind,
+    Avp,
     Constant,
     HeaderText,
     Misdeclared,
     Module,
+    Readable,
     Writable,
     function,
+    listed,
     mi,
     param,
     pvar,
@@ -97,6 +100,32 @@ class DeclaredTests(SynchronousTestCase):
         self.assertEqual([(p.kind, p.optional, p.guarded) for p in build.parameters],
                          [(Kind.STR, True, False), (Kind.STR, False, True), (Kind.STR, True, True)])
         self.assertEqual(build.required, 2)
+
+    def test_variables(self) -> None:
+        """A parameter may be any variable that is read, or an AVP; a variable's name in parentheses may be checked."""
+
+        class Lists(Module):
+            """Takes lists."""
+
+            name = "lists"
+
+            @function()
+            def count(self, run: Any, some: Readable, names: Avp | None = None) -> int:
+                """Count."""
+                return len(listed(some, run))
+
+            @pvar("digit", named=True, check=int)
+            def digit(self, run: Any, name: str) -> int:
+                """``$digit(name)``."""
+                return int(name)
+
+        declared = Lists.declared()
+        self.assertEqual(
+            [(p.kind, p.variable, p.optional) for p in declared.functions[0].parameters],
+            [(Kind.VAR, "", False), (Kind.WRITABLE, "avp", True)],
+        )
+        self.assertIs(declared.variables[0].check, int)
+        self.assertEqual(declared.variables[0].module, "lists")
 
     def test_bound(self) -> None:
         """An instance gives functions that run on it, and statistics that count."""

@@ -232,6 +232,8 @@ class RouteChecks(VariableChecks):
                 in_quotes = isinstance(argument, Str) and argument.value.startswith("$")
                 hint = f"write {argument.value} without quotes" if in_quotes else ""
                 return "is a variable", hint
+            if parameter.variable and argument.name != parameter.variable:
+                return f"is a ${parameter.variable}, not a ${argument.name}", ""
             if kind is Kind.WRITABLE:
                 found = self.symbols.variable(argument.name, argument.subname is not None)
                 if found is not None and not found.writable:

@@ -296,9 +296,22 @@ class Values(ABC):
             if not node.transformations and node.context is None:
                 setter = writer.assignment(node, name("value"))
             spelled = f"ref_{node.name}_{node.subname if isinstance(node.subname, str) else ''}"
-            found = self.unit.reference(spelled, node, reader, setter)
+            found = self.unit.reference(spelled, node, reader, setter, writer.picker(node))
             self.unit.constants[key] = found
         return name(found)
+
+    def picker(self, node: nodes.Variable) -> ast.expr | None:
+        """The call that reads a variable at ``index``, None if it was written with one or takes none."""
+        if node.index is not None or node.context is not None or node.name == "var":
+            return None
+        symbol = self.symbol(node)
+        if not symbol.takes_index or symbol.getter is None:
+            return None
+        address = [self.subname(node)] if symbol.takes_name else []
+        value: ast.expr = call(self.bind(f"get_{node.name}", symbol.getter), name("run"), *address, name("index"))
+        for transformation in node.transformations:
+            value = self._transform(value, transformation)
+        return value
 
     def assignment(self, node: nodes.Variable, value: ast.expr, replaces: bool = False) -> ast.expr | None:
         """The call that gives a variable a value, None if it cannot be set. ``replaces``: by ``:=``."""

@@ -83,12 +83,16 @@ class Unit:
         except ValueError as error:
             refuse(node, str(error))
 
-    def reference(self, wanted: str, node: nodes.Variable, reader: ast.expr, setter: ast.expr | None) -> str:
-        """A global object with ``get`` and ``set`` for a variable; its name."""
+    def reference(
+        self, wanted: str, node: nodes.Variable, reader: ast.expr, setter: ast.expr | None, picker: ast.expr | None
+    ) -> str:
+        """A global object with ``get``, ``set`` and ``at`` for a variable; its name."""
         title = self.names.reserve(wanted)
         arguments = [constant(_spelled(node)), _function(["run"], reader)]
-        if setter is not None:
-            arguments.append(_function(["run", "value"], setter))
+        if setter is not None or picker is not None:
+            arguments.append(constant(None) if setter is None else _function(["run", "value"], setter))
+        if picker is not None:
+            arguments.append(_function(["run", "index"], picker))
         statement = pieces.store(title, pieces.call(self.names.bind("Reference", Reference), *arguments))
         pieces.place(statement, node.pos)
         self.references.append(statement)

@@ -104,16 +104,26 @@ def returned(run: Run, number: Value) -> Value:
 
 
 class Reference:
-    """A variable as the argument of a function, made once for its place in the script: ``.get(run)``, ``.set(run, value)``."""
+    """A variable as the argument of a function, made once for its place in the script: ``.get(run)``, ``.set(run, value)``.
 
-    __slots__ = ("get", "name", "set")
+    ``.at(run, index)``: one of its values where it has many, from 0 on, null beyond the last; others have one."""
+
+    __slots__ = ("at", "get", "name", "set")
 
     def __init__(
-        self, name: str, get: Callable[[Run], Value], set: Callable[[Run, Value], Any] | None = None
+        self,
+        name: str,
+        get: Callable[[Run], Value],
+        set: Callable[[Run, Value], Any] | None = None,
+        at: Callable[[Run, int], Value] | None = None,
     ) -> None:
         self.name = name
         self.get = get
         self.set: Callable[[Run, Value], Any] = set if set is not None else self._refuse
+        self.at: Callable[[Run, int], Value] = at if at is not None else self._only
+
+    def _only(self, run: Run, index: int) -> Value:
+        return self.get(run) if index == 0 else None
 
     def _refuse(self, run: Run, value: Value) -> bool:
         wrong(run, f"{self.name} cannot be assigned", L_ERR)

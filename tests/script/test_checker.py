@@ -93,6 +93,15 @@ class CallTests(SynchronousTestCase):
             ('async(sleep("x"), A);', "is a number"),
         ])
 
+    def test_one_variable(self):
+        """A function may want one variable and no other, such as an AVP."""
+        of = (Parameter("names", Kind.WRITABLE, variable="avp"),)
+        known = symbols("cfgutils")
+        known.add(ModuleSymbols("lists", functions=(Function("shuffle", "lists", of),)))
+        source = Source.of("route { shuffle($avp(x)); shuffle($avp($var(y))); shuffle($var(x)); }")
+        found = check(parse(source), known, source).errors
+        self.assertEqual([e.text for e in found], ["parameter 1 (names) of shuffle() is a $avp, not a $var"])
+
     def test_unknown(self):
         """The guess is the module to load, the successor, or a name that looks alike."""
         self.table([

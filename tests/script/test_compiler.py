@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.exports import listed
 from sipgw.script.compiler import compile_format, compile_variable
 from sipgw.script.errors import ScriptError, ScriptErrors
 from sipgw.script.symbols import RouteKind
@@ -346,3 +347,21 @@ class ExpressionTests(SynchronousTestCase):
         self.assertEqual((reference.get(run), run.avps), (5, {"x": [5]}))
         self.assertIs(compile_variable("$rm", symbols()).set(run, "x"), False)
         self.assertEqual(len(script.server.faults), 1)
+
+    def test_values(self) -> None:
+        """A variable with many values gives them one by one, transformed; one that has an index has that value alone."""
+        script = Script("route { exit; }")
+        run = script.run()
+        run.avps = {"x": ["a", "b", 3]}
+        run.vars["n"] = "x"
+        for text, expected in (
+            ("$avp(x)", [3, "b", "a"]),
+            ("$avp($var(n))", [3, "b", "a"]),
+            ("$(avp(x){s.len})", [1, 1, 1]),
+            ("$(avp(x)[1])", ["b"]),
+            ("$avp(none)", []),
+            ("$(hdr(Via){via.host})", ["10.0.0.1"]),
+            ("$rU", ["bob"]),
+            ("$var(n)", ["x"]),
+        ):
+            self.assertEqual(listed(compile_variable(text, symbols()), run), expected, text)
