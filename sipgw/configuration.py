@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sipgw.catalogue import CORE, Catalogue, ModuleMissing, core_modules, find_module
+from sipgw.core.blacklists import AUTOMATIC
 from sipgw.exports import Module
 from sipgw.interfaces import Server
 from sipgw.script import parser
@@ -47,7 +48,8 @@ ELSEWHERE = {
 """Globals without effect, beside the inert ones, where there is more to say than that."""
 
 HONOURED = frozenset(
-    """advertised_address advertised_port debug_mode disable_core_dump enable_asserts abort_on_assert log_level log_prefix
+    """advertised_address advertised_port debug_mode disable_core_dump disable_dns_blacklist disable_dns_failover
+    enable_asserts abort_on_assert log_level log_prefix
     max_while_loops open_files_limit server_header server_signature stderror_level_filter syslog_enabled syslog_facility
     syslog_level_filter syslog_name tos workdir xlog_level xlog_print_level""".split()
 )
@@ -183,6 +185,7 @@ class Configuration:
             if item.pos[:2] not in told:
                 self._set_parameter(item)
         self._plan_sockets()
+        self._make_blacklists()
         self._note_globals()
         if not self.faults:
             try:
@@ -329,6 +332,23 @@ class Configuration:
             return []
         self.aliases.append((host, 0))
         return [str(info[0][4][0])]
+
+    # ---- blacklists ----
+
+    def _make_blacklists(self) -> None:
+        """Make the blacklists of the script, and the automatic one."""
+        blacklists = self.server.user.blacklists
+        for node in self.config.blacklists:
+            try:
+                blacklists.configure([node], False)
+            except ValueError as error:
+                self.fault(node, str(error))
+        if not self.settings["disable_dns_blacklist"]:
+            try:
+                blacklists.configure((), True)
+            except ValueError:
+                taken = next(node for node in self.config.blacklists if node.name == AUTOMATIC)
+                self.fault(taken, f"the name {AUTOMATIC} is that of the automatic list", "set disable_dns_blacklist = yes")
 
     # ---- globals ----
 
