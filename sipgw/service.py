@@ -232,6 +232,8 @@ class SipServer(Service):
 
     def _runs(self, _result: Any) -> None:
         """What the process does once it serves: what is there now stays, and is not looked at by the garbage collector again."""
+        if self._stopping:
+            return
         if os.geteuid() == 0:
             self.log(1, "sipgw runs as root: twistd -u USER -g GROUP leaves the privileges behind once the sockets are open")
         gc.collect()
@@ -267,7 +269,7 @@ class SipServer(Service):
             if self._stopping:
                 return
         if self.user.routes.startup is not None:
-            await self._run_route(self.user.routes.startup)
+            self.user.startup_vars = (await self._run_route(self.user.routes.startup)).vars
         for each in self.sockets:
             each.start()
         self._start_periodic()
@@ -304,11 +306,11 @@ class SipServer(Service):
         loop.start(seconds, now=False)
         return loop
 
-    def _run_route(self, route: Route) -> Deferred[None]:
-        """Run a route that no message has begun; fires at its end."""
-        ended: Deferred[None] = Deferred()
+    def _run_route(self, route: Route) -> Deferred[Run]:
+        """Run a route that no message has begun; fires at its end, with the run."""
+        ended: Deferred[Run] = Deferred()
         run = Run(parse(DUMMY), route.kind, None, self.user.clock(), self.user)
-        self.user.execute(route, run, lambda _result: ended.callback(None))
+        self.user.execute(route, run, lambda _result: ended.callback(run))
         return ended
 
     def _fail(self, text: str) -> None:

@@ -15,9 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.configuration import reading_of
 from sipgw.exports import Module, every
 from sipgw.options import Options, install_reactor
+from sipgw.script.errors import ScriptErrors
 from sipgw.service import STOP_TIME, SipServer, keep_steady, makeService
+from sipgw.testing import Phone as Asker
 from sipgw.testing import WiredServer, pass_time
 from tests.children import HOST, SIPGW, TWISTD, free_port, here, twistd, wait_for
 from tests.sipp.harness import Phone
@@ -40,6 +43,12 @@ route {
 	no_such_function();
 }
 """
+
+
+OPTIONS = (
+    b"OPTIONS sip:127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKone\r\nMax-Forwards: 70\r\n"
+    b"From: <sip:a@192.0.2.7>;tag=a\r\nTo: <sip:127.0.0.1>\r\nCall-ID: a\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+)
 
 
 def script(case, text=SCRIPT):
@@ -98,8 +107,6 @@ class LifeTests(SynchronousTestCase):
 
     def make(self, text=SCRIPT):
         """A server with a module that is told what to do."""
-        from sipgw.configuration import reading_of
-
         self.lines: list[tuple[int, str]] = []
         self.reactor = Reactor()
         server = SipServer(reading_of(text), self.reactor, log=lambda level, text: self.lines.append((level, text)))
@@ -174,8 +181,6 @@ class LifeTests(SynchronousTestCase):
 
     def test_levels(self):
         """The command line's level replaces those of the script; debug_mode is level 4; ``$argv`` has the defines."""
-        from sipgw.configuration import reading_of
-
         for text, level, levels in (("", None, (2, 2)), ("debug_mode = yes", None, (4, 2)), ("log_level = 3", -1, (-1, -1))):
             server = SipServer(reading_of(text), None, level=level, defines={"a": "b"})
             self.assertEqual((server.user.log_level, server.user.xlog_level), levels)
@@ -183,8 +188,6 @@ class LifeTests(SynchronousTestCase):
 
     def test_observer(self):
         """In the foreground the log goes to stderr; else to syslog if the script wants it, else where twistd puts it."""
-        from sipgw.configuration import reading_of
-
         self.patch(sys.modules["sipgw.log"].syslog, "openlog", lambda *_: None)
         for text, foreground, made in (
             ("syslog_enabled = yes", True, True),
@@ -229,6 +232,53 @@ timer_route[seldom, 12] { xlog("L_NOTICE", "seldom\\n"); }
         del server.lines[:]
         pass_time(server.clock, 15)
         self.assertEqual([text.strip() for _, text in server.lines], ["often", "often", "seldom", "often"])
+
+    def test_startup_vars(self):
+        """Each request begins with what startup_route left in ``$var``, whatever the one before made of it."""
+        server = WiredServer(
+            SCRIPT.replace('sl_send_reply(200, "first");', '$var(n) = $var(n) + 1; xlog("L_NOTICE", "n is $var(n)\n");')
+            + "startup_route { $var(n) = 41; }"
+        )
+        asking = Asker(server.wire, "192.0.2.7")
+        for _ in range(2):
+            asking.send(OPTIONS, server.address)
+        self.assertEqual([text.strip() for _, text in server.lines[-2:]], ["n is 42", "n is 42"])
+
+    def test_waiting_run_and_reload(self):
+        """A run that began on the old routes ends on them, whatever is swapped meanwhile."""
+        server = WiredServer(SCRIPT)
+        old = server.user.routes
+        asking = Asker(server.wire, "192.0.2.7")
+        waits: Deferred[None] = Deferred()
+
+        async def slow(run):
+            await waits
+            return server.user.reply(run, 480, "Old")
+
+        assert old.request is not None
+        old.request.function, old.request.waits = slow, True
+        asking.send(OPTIONS, server.address)
+        server.server._swap(server.server.configuration.recompile(reading_of(SCRIPT)))
+        asking.send(OPTIONS.replace(b"one", b"two"), server.address)
+        waits.callback(None)
+        self.assertEqual([message.lines[0] for message in asking.inbox], ["SIP/2.0 200 first", "SIP/2.0 480 Old"])
+
+    def test_reload_faults(self):
+        """A reload with faults raises all of them and changes nothing."""
+        server = WiredServer(SCRIPT)
+        routes = server.user.routes
+        error = self.assertRaises(ScriptErrors, server.server.configuration.recompile, reading_of(FAULTY))
+        self.assertEqual(len(error.errors), 3)
+        self.assertIs(server.user.routes, routes)
+
+    def test_reload_timers(self):
+        """The timer routes of the old routes end with them."""
+        server = WiredServer(SCRIPT + 'timer_route[old, 5] { xlog("L_NOTICE", "old\n"); }')
+        new = SCRIPT + 'timer_route[new, 3] { xlog("L_NOTICE", "new\n"); }'
+        server.server._swap(server.server.configuration.recompile(reading_of(new)))
+        del server.lines[:]
+        pass_time(server.clock, 6)
+        self.assertEqual([text.strip() for _, text in server.lines], ["new", "new"])
 
 
 class OptionsTests(SynchronousTestCase):

@@ -90,6 +90,8 @@ class TransactionUser(Surroundings):
         self.on_request: list[Callable[[Run], bool]] = []
         """Called before the script with each new request's run; one that returns True has taken it."""
         self.server_line = _server_line(settings)
+        self.startup_vars: dict[str, Any] = {}
+        """What startup_route left in ``$var``: each request begins with it (language 1.10)."""
         self.worker = "00"
         """Two characters that name this process in branches and dialog ids (house 2.7)."""
         self._secret = urandom(16)
@@ -246,6 +248,8 @@ class TransactionUser(Surroundings):
                 return
         route = self.routes.request
         if route is not None:
+            if self.startup_vars:
+                run.vars = dict(self.startup_vars)
             self.execute(route, run)
 
     def _set_wake(self) -> None:
