@@ -431,7 +431,7 @@ class Module:
             r.module for r in cls.exports.requirements.values() if not r.optional
         )
         return ModuleSymbols(
-            cls.name, tuple(functions), tuple(variables), tuple(transformations), parameters, depends
+            cls.name, tuple(functions), tuple(variables), tuple(transformations), parameters, depends, cls.later
         )
 
     def commands(self) -> list[Command]:

@@ -131,6 +131,9 @@ class Checker(RouteChecks):
     def check_parameter(self, item: ModParam, module: ModuleSymbols) -> None:
         """Check that a module has a parameter, and the type of its value."""
         found = next((p for p in module.parameters if p.name == item.name), None)
+        if found is None and item.name in module.later:
+            self.error(item, f"sipgw has no parameter {item.name} of {module.name} yet", module.later[item.name])
+            return
         if found is None:
             hint = guess(item.name, [p.name for p in module.parameters])
             self.error(item, f"the module {module.name} has no parameter {item.name}", hint)

@@ -170,6 +170,8 @@ class ModuleSymbols:
     transformations: tuple[Transformation, ...] = ()
     parameters: tuple[ModuleParameter, ...] = ()
     depends: tuple[str, ...] = ()
+    later: Mapping[str, str] = field(default_factory=dict)
+    """Parameters of OpenSIPS's module that this version does not have, each with what it needs."""
 
 
 @dataclass(slots=True)

@@ -324,8 +324,9 @@ class RegistrarTests(SynchronousTestCase):
         )
         modules = [Core(made.server), self.rig.tm, self.usrloc, made.signaling, made]
         symbols = Symbols.of([ModuleSymbols("core", variables=VARIABLES), *(module.declared(module) for module in modules)])
-        self.rig.user.routes = compile_config(config, symbols, self.rig.user)
-        self.rig.user.xlog_level = 4
+        user: Any = self.rig.user
+        user.routes = compile_config(config, symbols, user)
+        user.xlog_level = 4
         self.rig.arrive(register("Contact: <sip:bob@127.0.0.1:7002>\r\nAllow: MESSAGE\r\n"), 7001)
         self.assertEqual(self.rig.said(7001), ["200 REGISTER"])
         for method, said, relayed in [("MESSAGE", [], ["MESSAGE"]), ("INFO", ["404 INFO"], [])]:
