@@ -29,8 +29,16 @@ FAULTS = [
     ('loadmodule "../service.so"\nloadmodule "core.so"', "there is no module service", ""),
     ('loadmodule "sl.so"\nloadmodule "sl.so"', "the module sl is loaded a second time", ""),
     ('loadmodule "tm"\nmodparam("tm", "fr_timeot", 5)', "the module tm has no parameter fr_timeot", "did you mean `fr_timeout`?"),
-    ('loadmodule "usrloc"\nmodparam("usrloc", "db_url", "x")', "sipgw has no parameter db_url of usrloc yet", "contacts in a database"),
-    ('loadmodule "usrloc"\nmodparam("usrloc", "working_mode_preset", "sql-only")', "the parameter working_mode_preset of usrloc: only", ""),
+    (
+        'loadmodule "usrloc"\nmodparam("usrloc", "db_url", "x")',
+        "sipgw has no parameter db_url of usrloc yet",
+        "contacts in a database",
+    ),
+    (
+        'loadmodule "usrloc"\nmodparam("usrloc", "working_mode_preset", "sql-only")',
+        "the parameter working_mode_preset of usrloc: only",
+        "",
+    ),
     ('loadmodule "tm.so"\nmodparam("tm", "fr_timeout", "5")', "the parameter fr_timeout of tm is a number", ""),
     ('loadmodule "maxfwd.so"\nmodparam("maxfwd", "max_limit", 999)', "the parameter max_limit of maxfwd: ", ""),
     ('loadmodule "tm.so"\nmodparam("tmx", "fr_timeout", 5)', "no loaded module is called tmx", "did you mean `tm`?"),
