@@ -38,7 +38,11 @@ class SippTestCase(SynchronousTestCase):
     def sipp(self, scenario, **options):
         """Start sipp in a directory of its own."""
         self.children += 1
-        values = {"reply_route": "true" if OWN_CONFIG else "false", "left": "left" if OWN_CONFIG else ""}
+        values = {
+            "reply_route": "true" if OWN_CONFIG else "false",
+            "left": "left" if OWN_CONFIG else "",
+            "branch_header": "X-Branch:" if OWN_CONFIG else "CSeq:",
+        }
         child = Sipp(self.directory / f"{self.children}-{scenario}", scenario, **{**values, **options})
         self.addCleanup(child.kill)
         return child
