@@ -155,8 +155,9 @@ def expand(text: str, values: dict[str, str]) -> str:
         return expand((file if file.exists() else SCENARIOS / "parts" / f"{name}.xml").read_text(), values).rstrip("\n")
 
     text = re.sub(r"@include ([\w-]+)@", included, text)
-    defaults = {"left": "left", "branch_header": "X-Branch:", "hops": "70", "talk": "50", "ring": "100", "ringing_optional": "false", "reply_route": "true"}
-    for name, value in {**defaults, "caller": "alice", "callee": "bob", **values}.items():
+    defaults = {"left": "left", "branch_header": "X-Branch:", "hops": "70", "talk": "50", "ring": "100"}
+    defaults |= {"ringing_optional": "false", "reply_route": "true", "caller": "alice", "callee": "bob"}
+    for name, value in {**defaults, **values}.items():
         text = text.replace(f"@{name.replace('_', '-')}@", value)
     return text
 
