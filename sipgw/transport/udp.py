@@ -239,6 +239,8 @@ class UdpSocket:
 
     def complain(self, kind: str, text: str) -> None:
         """Log a fault at WARN, each ``kind`` once a second, with the number of those in between."""
+        if self.user.log_level < 1:
+            return
         now = self.user.clock()
         last, hidden = self._complaints.get(kind, (now - QUIET, 0))
         if now - last < QUIET:

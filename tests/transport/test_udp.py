@@ -45,6 +45,8 @@ class Reactor(Clock):
 class User:
     """Keeps what it receives."""
 
+    log_level = 1
+
     def __init__(self, reactor):
         self.clock = reactor.seconds
         self.received = []
@@ -249,6 +251,12 @@ class SendTests(UdpTestCase):
         self.reactor.advance(1)
         self.udp.send(OPTIONS, self.host, self.peer_port)
         self.assertIn("ENETUNREACH (4 more like this)", self.user.lines[2][1])
+
+    def test_silence(self):
+        """A log level below that of warnings keeps them out of the log."""
+        self.user.log_level = -1
+        self.udp.send(OPTIONS, "224.0.1.75", 5060)
+        self.assertEqual(self.user.lines, [])
 
     def test_too_long(self):
         """A message that no datagram holds is lost with a line in the log."""
