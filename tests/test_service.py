@@ -417,7 +417,8 @@ class ChildTests(ChildTestCase):
         text = SCRIPT + 'loadmodule "mi_fifo.so"\nmodparam("mi_fifo", "fifo_name", "/nosuch/fifo")\n'
         child = self.start("twistd", "sipgw", "-c", str(script(self, text)), "--socket", f"udp:{HOST}:0")
         self.assertEqual(child.wait(), 1)
-        self.assertIn("module mi_fifo cannot start", child.text())
+        self.assertIn("module mi_fifo cannot start: [Errno 2] No such file or directory: '/nosuch/fifo'", child.text())
+        self.assertNotIn("runs as root", child.text())
         self.assertNotIn("Traceback", child.text())
 
     def test_daemon(self):

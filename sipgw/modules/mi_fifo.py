@@ -71,8 +71,11 @@ class MiFifo(Module):
         """Requests that have no answer yet, or whose answer is on its way."""
 
     async def start(self) -> None:
-        """Create the pipe and read it."""
-        self._open()
+        """Create the pipe and read it; ``OSError`` names the pipe that cannot be."""
+        try:
+            self._open()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.fifo_name) from error
 
     def _open(self) -> None:
         self._reader = FifoReader(
