@@ -1,4 +1,4 @@
-# run: start sipgw with its own configuration     test: the whole suite     check: types and lint
+# run: start sipgw with its own configuration (or ARGS='-c my.cfg')     test: the whole suite     check: types and lint
 # bench: CPU per operation, Kamailio beside it    nightly: the suite at full length
 
 PYTHON ?= python3
@@ -7,6 +7,7 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 READY = .venv/ready
 READY_DEV = .venv/ready-dev
 TESTS ?= tests
+ARGS ?=
 
 .PHONY: run test check bench nightly clean
 
@@ -14,7 +15,7 @@ run: $(READY)
 	@echo "Softphone: registrar and proxy 127.0.0.1, port 5060, UDP; user 1001 (another one: 1002), any password. Call 1002 from 1001."
 	@echo "Look at:   this terminal, which shows each registration and call; end it with Ctrl-C."
 	@echo "Edit:      cp sipgw/default.cfg my.cfg, change it, $(BIN)/sipgw check my.cfg, $(BIN)/sipgw run -c my.cfg"
-	@$(BIN)/sipgw run
+	@$(BIN)/sipgw run $(ARGS)
 
 test: $(READY_DEV)
 	@tests/install.sh sip-tester=sipp || true
@@ -26,7 +27,8 @@ check: $(READY_DEV)
 
 bench: $(READY_DEV)
 	@tests/install.sh kamailio=kamailio || true
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.loopback
 
 nightly: $(READY_DEV)
 	@tests/install.sh sip-tester=sipp || true

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.children import HOST, wait_for
 from tests.sipp.harness import CONFIG, SIPP, LossyLink, Phone, Server, Sipp
 
-CALLS = 1000
+CALLS = 10_000 if os.environ.get("SIPGW_NIGHTLY") else 1000
 """Calls of the load test."""
 OWN_CONFIG = CONFIG.endswith("household.cfg")
 
@@ -209,7 +209,7 @@ class LoadTests(SippTestCase):
     """Many calls."""
 
     def test_thousand(self):
-        """1000 calls, 200 begun each second, none fails."""
+        """1000 calls (in ``make nightly`` 10000), 200 begun each second, none fails."""
         options = ["-r", "200"]
         callee = self.answering("callee-talks", calls=CALLS, ring="10")
         caller = self.calling("caller-talks", calls=CALLS, options=options, talk="10")

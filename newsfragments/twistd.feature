@@ -1,0 +1,1 @@
+`twistd -n sipgw -c opensips.cfg` runs a script as it is, on UDP; without `-c` the one that sipgw ships, a registrar and proxy on the loopback address. SIGHUP reads the routes again, SIGTERM ends the server with status 0; `sipgw check FILE` shows every fault, `sipgw exports` lists what works.
