@@ -156,7 +156,7 @@ class FakeServer:
             self.statistics,
             self.reactor.callLater,
         )
-        self.commands = Commands(self.user.log)
+        self.commands: Any = Commands(self.user.log)
         self.symbols = Symbols.of([ModuleSymbols("core", variables=VARIABLES, transformations=TRANSFORMATIONS)])
         self.modules: dict[str, Any] = {}
         self.arguments: list[str] = []

@@ -234,7 +234,7 @@ class ScriptTests(SynchronousTestCase):
             call.close()
             raise TimeoutError
 
-        script.server.within = within  # type: ignore[method-assign]
+        script.server.within = within  # type: ignore[method-assign, assignment]
         script.request()
         self.assertEqual(script.server.out, ["rc -2"])
 
