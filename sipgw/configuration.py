@@ -30,18 +30,20 @@ from sipgw.script.symbols import ModuleSymbols, Symbols
 from sipgw.script.transformations import TRANSFORMATIONS
 from sipgw.script.variables import VARIABLES
 from sipgw.transport.addresses import interface_addresses, refusal
+from sipgw.transport.stream import LEAST_BACKLOG
 
 PREPROCESSOR_TIME = 30
 """Seconds that an external preprocessor may take."""
 
-TRANSPORTS = ("udp",)
-"""The transports that sipgw has; the module ``proto_udp`` permits the first."""
+TRANSPORTS = ("udp", "tcp")
+"""The transports that sipgw has; the module ``proto_udp`` permits the first, and so on."""
 
 ELSEWHERE = {
     "udp_workers": "one process serves all; it is not split into workers yet",
     "chroot": "twistd does it: twistd --chroot",
     "mpath": "modules are Python files, found by name",
     "maxbuffer": "4 MB are asked of the kernel for each socket",
+    "tcpthreshold": "to send never takes time: what a peer does not take at once waits",
     "pi_framework": "the provisioning panel is not part of sipgw",
     "user_agent_header": "no module sends requests of its own yet",
 }
@@ -51,7 +53,9 @@ HONOURED = frozenset(
     """advertised_address advertised_port debug_mode disable_core_dump disable_dns_blacklist disable_dns_failover
     enable_asserts abort_on_assert log_level log_prefix
     max_while_loops open_files_limit server_header server_signature stderror_level_filter syslog_enabled syslog_facility
-    syslog_level_filter syslog_name tos workdir xlog_level xlog_print_level""".split()
+    syslog_level_filter syslog_name tcp_accept_aliases tcp_connect_timeout tcp_connection_lifetime tcp_keepalive tcp_keepcount
+    tcp_keepidle tcp_keepinterval tcp_max_connections tcp_max_msg_time tcp_no_new_conn_bflag tcp_no_new_conn_rplflag
+    tcp_socket_backlog tos workdir xlog_level xlog_print_level""".split()
 )
 """Globals that do here what they do in OpenSIPS."""
 
@@ -356,6 +360,8 @@ class Configuration:
         """Say of each global that is set and has no effect here that it has none, once."""
         foreground = {"stderror_enabled": "twistd -n logs to stderr, a daemon where twistd or syslog_enabled says"}
         for item in {item.name: item for item in self.config.settings}.values():
+            if item.name == "tcp_socket_backlog" and isinstance(item.value, int) and item.value < LEAST_BACKLOG:
+                self.notes.append(f"{item.pos}: tcp_socket_backlog = {item.value}: {LEAST_BACKLOG} is used, for bursts")
             if item.name in HONOURED:
                 continue
             why = {**ELSEWHERE, **foreground}.get(item.name)

@@ -28,7 +28,7 @@ from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from sipgw import __version__, interfaces
-from sipgw.configuration import Configuration, Reading, read_configuration, settings_of
+from sipgw.configuration import Configuration, Reading, SocketPlan, read_configuration, settings_of
 from sipgw.core.user import TransactionUser
 from sipgw.exports import Module
 from sipgw.log import LineObserver, log, to_stream, to_syslog
@@ -40,6 +40,7 @@ from sipgw.script.run import Run
 from sipgw.script.symbols import Symbols
 from sipgw.sip.message import parse
 from sipgw.statistics import Statistics
+from sipgw.transport.stream import StreamSocket
 from sipgw.transport.udp import UdpSocket
 
 __all__ = ["Options", "SipServer", "makeService"]
@@ -136,7 +137,7 @@ class SipServer(Service):
         self.user = TransactionUser(clock, wall_clock, log, self.settings, self.statistics, later)
         self.user.arguments = dict(defines or {})
         self.configuration = Configuration(reading, self)
-        self.sockets: list[UdpSocket] = []
+        self.sockets: list[UdpSocket | StreamSocket] = []
         self.observer: Any = None
         self.status = 0
         """The exit status of the process."""
@@ -165,17 +166,7 @@ class SipServer(Service):
     def bind(self) -> None:
         """Open the sockets, all or none; one that cannot be opened is a fault of the configuration."""
         for plan in self.configuration.sockets:
-            made = UdpSocket(
-                self.user,
-                self.reactor,
-                plan.host,
-                plan.port,
-                advertised_host=plan.advertised_host,
-                advertised_port=plan.advertised_port,
-                tag=plan.node.tag,
-                tos=plan.tos,
-                reuse_port="reuse_port" in plan.node.options,
-            )
+            made = self._socket(plan)
             try:
                 made.open()
             except OSError as error:
@@ -188,6 +179,20 @@ class SipServer(Service):
             self.sockets.clear()
         for each in self.sockets:
             self.user.add_socket(each)
+
+    def _socket(self, plan: SocketPlan) -> UdpSocket | StreamSocket:
+        options: dict[str, Any] = {
+            "advertised_host": plan.advertised_host,
+            "advertised_port": plan.advertised_port,
+            "tag": plan.node.tag,
+            "tos": plan.tos,
+            "reuse_port": "reuse_port" in plan.node.options,
+        }
+        if plan.transport == "udp":
+            return UdpSocket(self.user, self.reactor, plan.host, plan.port, **options)
+        protocol: Any = self.modules[f"proto_{plan.transport}"]
+        options["settings"] = protocol.stream_settings(self.settings)
+        return StreamSocket(self.user, self.reactor, plan.host, plan.port, **options)
 
     def make_observer(self, foreground: bool) -> LineObserver | None:
         """Where the log goes: stderr in the foreground; else syslog if the script says so, else where twistd puts it (None)."""

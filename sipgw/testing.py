@@ -179,7 +179,7 @@ class FakeServer:
 class WiredServer:
     """A whole sipgw on a wire: ``config`` is the text of a script, or with ``file`` the name of one.
 
-    Its sockets are those of the script, opened on the wire; its log is in ``lines``."""
+    Its sockets are those of the script that are UDP, opened on the wire; its log is in ``lines``."""
 
     def __init__(self, config: str = "", *, file: str = "", wire: Wire | None = None) -> None:
         self.wire = wire or Wire(Clock())
@@ -198,6 +198,8 @@ class WiredServer:
             raise AssertionError("\n".join(fault.render() for fault in faults))
         self.user: TransactionUser = self.server.user
         for plan in self.server.configuration.sockets:
+            if plan.transport != "udp":
+                continue
             socket: Any = self.wire.socket(plan.host, plan.port, self.user.receive)
             socket.advertised_host, socket.advertised_port = plan.advertised_host, plan.advertised_port
             socket.tag = plan.node.tag

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
+from sipgw.core.surroundings import DEFAULT_PORTS
 from sipgw.exports import Constant, Flag, HeaderText, Module, SocketName, Writable, function
 from sipgw.modules.tm import proxy_uri
 from sipgw.proxy import branches
@@ -57,12 +58,12 @@ def _is_host(text: str) -> bool:
         return False
 
 
-_VIA_FLAGS = ("force-rport", "add-local-rport")
+_VIA_FLAGS = ("force-rport", "add-local-rport", "force-tcp-alias")
 
 
 def _via_flags(text: str) -> list[str]:
     """The flags of ``set_via_handling``. OpenSIPS's ``reply-to-via`` is refused: it would let a stranger aim our replies
-    (hardening P13); ``force-tcp-alias`` has no TCP connection to be about yet."""
+    (hardening P13)."""
     flags = [flag.strip() for flag in text.split(",")]
     for flag in flags:
         if flag not in _VIA_FLAGS:
@@ -280,7 +281,7 @@ class Core(Module):
 
     @function()
     def set_via_handling(self, run: Run, flags: Annotated[str, _via_flags]) -> bool:
-        """Do what ``force_rport`` ("force-rport") and ``add_local_rport`` ("add-local-rport") do."""
+        """Do what ``force_rport``, ``add_local_rport`` and ``force_tcp_alias`` do; the flags have hyphens."""
         try:
             chosen = _via_flags(flags)
         except ValueError as error:
@@ -290,7 +291,32 @@ class Core(Module):
             self.force_rport(run)
         if "add-local-rport" in chosen:
             self.add_local_rport(run)
-        return True
+        return "force-tcp-alias" not in chosen or self.force_tcp_alias(run)
+
+    @function()
+    def force_tcp_alias(self, run: Run, port_alias: int | None = None) -> bool:
+        """Send requests to ``port_alias`` of the sender (its Via's port by default) over the connection that this one came on.
+
+        False if another connection has that port already. Where there is no connection (UDP) there is nothing to do."""
+        flow = run.flow
+        if flow is None or not flow.reliable or not isinstance(run.message, Request):
+            return True
+        port = port_alias if port_alias is not None else run.message.via.port or DEFAULT_PORTS.get(flow.transport, 5060)
+        done: bool = flow.alias(port)  # type: ignore[attr-defined]  # every reliable flow has it: transport.connection
+        return done
+
+    @function()
+    def tcp_close_conn(self, run: Run, ipport: str) -> bool:
+        """Close the connection of that number, or those with the peer ``[proto:]address:port``; False if there is none."""
+        connections = run.user.connections
+        try:
+            found = [] if connections is None else connections.named(ipport)
+        except ValueError as error:
+            run.user.log(-1, f"tcp_close_conn: {error}")
+            return False
+        for connection in found:
+            connection.close()
+        return bool(found)
 
     @function()
     async def forward(self, run: Run, destination: Destination | None = None) -> bool:

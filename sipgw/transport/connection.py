@@ -27,6 +27,7 @@ from zope.interface import implementer
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response, parse
 from sipgw.sip.stream import PING, PONG, Framer
+from sipgw.transport.connections import written
 
 if TYPE_CHECKING:
     from sipgw.sip.timers import Timer
@@ -213,6 +214,22 @@ class Connection:
         """A flow to the peer."""
         return StreamFlow(self, self.host, self.port)
 
+    def own_address(self) -> tuple[str, int]:
+        """Our end of it: of one that we made, the port that the kernel chose."""
+        if self._socket is not None:
+            try:
+                address = self._socket.getsockname()
+            except OSError:
+                return self.local.host, self.local.port
+            return str(address[0]), int(address[1])
+        return self.local.host, self.local.port
+
+    @property
+    def ends_at(self) -> float:
+        """When it will be closed if nobody uses it any more."""
+        ends: float = self.active + self.local.settings.lifetime
+        return max(ends, self.keep_until)
+
     # ---- out ----
 
     def send(self, data: bytes) -> bool:
@@ -388,7 +405,7 @@ class Connection:
         Later is when it may be due, put off to the next eighth of a lifetime: few lengths of timers cost little."""
         local = self.local
         lifetime = local.settings.lifetime
-        left = max(self.active + lifetime, self.keep_until) - now
+        left = self.ends_at - now
         if left <= 0 and not local.user.layer.waits_on(self.id):
             self._idle = None
             self.lost("")
@@ -507,5 +524,4 @@ class Connection:
             local.reactor.callLater(0, local.user.flow_lost, self.id)
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.local.transport}:{host}:{self.port}"
+        return f"{self.local.transport}:{written(self.host, self.port)}"

@@ -7,6 +7,7 @@ first claim stands until its connection ends (a later one could be somebody who 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from secrets import randbelow
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 FIRST = 1 << 30
 """Numbers begin below this, at random, so that one from before a restart names nothing."""
+
+TRANSPORTS = ("tcp", "tls", "ws", "wss")
+"""The transports that have connections."""
 
 Place = tuple[object, str, int]
 """A socket of ours, and the address and port of a peer."""
@@ -92,6 +96,32 @@ class ConnectionTable:
         """The connection of that number."""
         return self._numbers.get(number)
 
+    def named(self, text: str) -> list[Connection]:
+        """The connections that ``text`` names: a number, or ``[transport:]address:port`` of a peer (an alias counts too).
+
+        ``ValueError`` if it is neither, or if that transport has no connections."""
+        if text.isascii() and text.isdigit():
+            found = self.find(int(text))
+            return [] if found is None else [found]
+        transport, colon, rest = text.partition(":")
+        if transport.isalpha() and colon:
+            if transport.lower() not in TRANSPORTS:
+                raise ValueError(f"{transport} has no connections")
+        else:
+            transport, rest = "", text
+        host, colon, digits = rest.rpartition(":")
+        if not colon or not (digits.isascii() and digits.isdigit() and len(digits) < 6):
+            raise ValueError(f"{text!r} is neither a number nor [protocol:]address:port")
+        host = ip_address(host.strip("[]")).compressed
+        port = int(digits)
+        return [
+            each
+            for each in self
+            if each.host == host
+            and (port == each.port or port in each.aliases)
+            and transport.lower() in ("", each.local.transport)
+        ]
+
     def of_host(self, host: str) -> int:
         """How many connections ``host`` has opened."""
         return self._hosts.get(host, 0)
@@ -101,3 +131,8 @@ class ConnectionTable:
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+
+def written(host: str, port: int) -> str:
+    """``host:port``, with the brackets of an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

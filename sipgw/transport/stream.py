@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from sipgw.transport.addresses import refusal
 from sipgw.transport.connection import Connection, RefusedFlow, StreamFlow
-from sipgw.transport.connections import ConnectionTable
+from sipgw.transport.connections import ConnectionTable, written
 
 ACCEPTS = 64
 """Connections accepted at most for one wake-up, before other sockets have their turn."""
@@ -118,17 +118,14 @@ class StreamSocket:
 
     def open(self) -> None:
         """Bind and listen; ``OSError`` says why it cannot be."""
-        settings = self.settings
         bound = self._socket_of_ours()
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((self.host, self.port))
-            bound.listen(max(settings.backlog, LEAST_BACKLOG))
+            bound.listen(max(self.settings.backlog, LEAST_BACKLOG))
         except OSError:
             bound.close()
             raise
-        if settings.backlog < LEAST_BACKLOG:
-            self.user.log(3, f"tcp_socket_backlog = {settings.backlog}: {LEAST_BACKLOG} is used, so that a burst need not wait")
         self.port = bound.getsockname()[1]
         self._socket = bound
         self._open = True
@@ -302,8 +299,7 @@ class StreamSocket:
         self.user.log(1, f"{text} ({hidden} more like this)" if hidden else text)
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if self.family == socket.AF_INET6 else self.host
-        return f"{self.transport}:{host}:{self.port}"
+        return f"{self.transport}:{written(self.host, self.port)}"
 
 
 @lru_cache(maxsize=4096)

@@ -7,14 +7,22 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.transport.connections import ConnectionTable
 
-HERE, THERE = "socket one", "socket two"
+
+@dataclass(eq=False)
+class Local:
+    """A socket of ours, as much of it as the table knows."""
+
+    transport: str = "tcp"
+
+
+HERE, THERE = Local(), Local("tls")
 
 
 @dataclass(eq=False)
 class Named:
     """As much of a connection as the table knows."""
 
-    local: Any
+    local: Local
     host: str
     port: int
     accepted: bool = False
@@ -114,3 +122,25 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(self.table.refusal("192.0.2.2", 0, 2), "")
         self.table.remove(gone)
         self.assertEqual(self.table.refusal("192.0.2.1", 2, 2), "")
+
+    def test_named(self):
+        """A person names connections by number, or by their peer with or without the transport; an alias counts as well."""
+        one = self.add(5060)
+        two = self.add(5060, THERE)
+        three = self.add(40000, host="2001:db8::1")
+        self.table.alias(three, 5060)
+        for text, found in (
+            (str(one.number), [one]),
+            ("1", []),
+            ("192.0.2.1:5060", [one, two]),
+            ("tcp:192.0.2.1:5060", [one]),
+            ("TLS:192.0.2.1:5060", [two]),
+            ("ws:192.0.2.1:5060", []),
+            ("192.0.2.1:5061", []),
+            ("[2001:DB8::1]:5060", [three]),
+            ("tcp:[2001:db8:0::1]:40000", [three]),
+            ("2001:db8::1:40000", [three]),
+        ):
+            self.assertEqual(self.table.named(text), found, text)
+        for text in ("", "x", "udp:192.0.2.1:5060", "192.0.2.1", "192.0.2.1:", "192.0.2.1:x", "a.example:5060", "1.2.3.4:123456"):
+            self.assertRaises(ValueError, self.table.named, text)

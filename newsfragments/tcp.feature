@@ -1,0 +1,1 @@
+SIP over TCP: `socket = tcp:...` with proto_tcp, connections used again in both directions, aliases of RFC 5923, all `tcp_*` globals; peers that stall, idle or come in crowds are bounded by time and number, not by how they cut their messages.
