@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sipgw.mi.framing import FifoFraming, FifoRequest
+from sipgw.mi.owner import Owner, is_there
 
 QUIET = 1.0
 """Seconds after which a request that has begun is not going to end."""
@@ -30,47 +31,22 @@ MAX_ANSWERS = 64
 CHUNK = 65536
 
 
-def make_fifo(path: str, mode: int, user: int = -1, group: int = -1) -> os.stat_result:
-    """Create the FIFO ``path``, in place of an older one; ``FileExistsError`` if something else bears the name.
-
-    ``user`` and ``group``: numeric ids, -1 for those that the process gives it."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        pass
-    else:
-        if not stat.S_ISFIFO(found.st_mode):
-            raise FileExistsError(errno.EEXIST, "is not a FIFO, and is left alone", path)
-    made = f"{path}.{os.getpid()}"
-    try:
-        os.unlink(made)
-    except FileNotFoundError:
-        pass
-    os.mkfifo(made, 0o600)
-    try:
-        if user != -1 or group != -1:
-            os.chown(made, user, group)
-        os.chmod(made, mode)
-        status = os.lstat(made)
-        os.rename(made, path)
-    except OSError:
-        os.unlink(made)
-        raise
-    return status
+def make_fifo(path: str, owner: Owner) -> os.stat_result:
+    """Create the FIFO ``path``, in place of an older one; ``FileExistsError`` if something else bears the name."""
+    return owner.place(path, stat.S_IFIFO, lambda made: os.mkfifo(made, 0o600))
 
 
 @implementer(IReadDescriptor)
 class FifoReader:
     """The pipe on which requests arrive; ``take`` is called with each."""
 
-    def __init__(self, reactor: Any, path: str, mode: int, user: int, group: int, take: Callable[[FifoRequest], None]) -> None:
+    def __init__(self, reactor: Any, path: str, owner: Owner, take: Callable[[FifoRequest], None]) -> None:
         self._reactor = reactor
         self._path = path
         self._take = take
         self._framing = FifoFraming()
         self._quiet: Any = None
-        made = make_fifo(path, mode, user, group)
-        self._identity = (made.st_dev, made.st_ino)
+        self._made = make_fifo(path, owner)
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def fileno(self) -> int:
@@ -80,14 +56,6 @@ class FifoReader:
     def logPrefix(self) -> str:
         """What Twisted calls this in its log."""
         return "mi_fifo"
-
-    def is_there(self) -> bool:
-        """Whether the pipe still stands under its name."""
-        try:
-            found = os.lstat(self._path)
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._identity
 
     def resume(self) -> None:
         """Read what arrives."""
@@ -128,7 +96,7 @@ class FifoReader:
             return
         self.pause()
         self._forget_quiet()
-        if self.is_there():
+        if is_there(self._path, self._made):
             os.unlink(self._path)
         os.close(self._fd)
         self._fd = -1

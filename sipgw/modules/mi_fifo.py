@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,41 +12,7 @@ from sipgw.exports import Module, every, param
 from sipgw.interfaces import Server
 from sipgw.mi.fifo import MAX_ANSWERS, FifoReader, FifoReply
 from sipgw.mi.framing import FifoRequest
-
-
-def _mode(value: int) -> None:
-    """Refuse what is no file mode."""
-    if not 0 <= value <= 0o777:
-        raise ValueError(f"{value:#o} is no file mode: write it in octal, as 0660")
-
-
-def _user(value: int | str) -> int:
-    """The numeric id of a user, -1 for an empty name."""
-    try:
-        return _number(value) if value != "" else -1
-    except ValueError:
-        try:
-            return pwd.getpwnam(str(value)).pw_uid
-        except KeyError:
-            raise ValueError(f"there is no user {value!r}") from None
-
-
-def _group(value: int | str) -> int:
-    """The numeric id of a group, -1 for an empty name."""
-    try:
-        return _number(value) if value != "" else -1
-    except ValueError:
-        try:
-            return grp.getgrnam(str(value)).gr_gid
-        except KeyError:
-            raise ValueError(f"there is no group {value!r}") from None
-
-
-def _number(value: int | str) -> int:
-    number = int(value)
-    if number < 0:
-        raise ValueError("a numeric id is not negative")
-    return number
+from sipgw.mi.owner import Owner, check_mode, group_id, user_id
 
 
 class MiFifo(Module):
@@ -57,9 +21,9 @@ class MiFifo(Module):
     name = "mi_fifo"
 
     fifo_name: str = param("/tmp/opensips_fifo", "The pipe to create and to read")
-    fifo_mode: int = param(0o660, "Its access mode, in octal", check=_mode)
-    fifo_user: int | str = param("", "Its owner, a name or a number; empty: whom sipgw runs as", check=_user)
-    fifo_group: int | str = param("", "Its group, a name or a number; empty: that of sipgw", check=_group)
+    fifo_mode: int = param(0o660, "Its access mode, in octal", check=check_mode)
+    fifo_user: int | str = param("", "Its owner, a name or a number; empty: whom sipgw runs as", check=user_id)
+    fifo_group: int | str = param("", "Its group, a name or a number; empty: that of sipgw", check=group_id)
     reply_dir: str = param("/tmp/", "Where the clients' reply pipes stand; a request names one without a path")
     pretty_printing: int = param(0, "1: answers are indented, over several lines")
 
@@ -78,9 +42,8 @@ class MiFifo(Module):
             raise OSError(error.errno, error.strerror, self.fifo_name) from error
 
     def _open(self) -> None:
-        self._reader = FifoReader(
-            self.server.reactor, self.fifo_name, self.fifo_mode, _user(self.fifo_user), _group(self.fifo_group), self._take
-        )
+        owner = Owner(self.fifo_mode, user_id(self.fifo_user), group_id(self.fifo_group))
+        self._reader = FifoReader(self.server.reactor, self.fifo_name, owner, self._take)
         if self._busy < MAX_ANSWERS:
             self._reader.resume()
 

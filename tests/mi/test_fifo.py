@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw.mi import fifo
 from sipgw.mi.fifo import FifoReader, FifoReply, ReplyRefused, make_fifo, open_reply
 from sipgw.mi.framing import FifoRequest
+from sipgw.mi.owner import Owner
 
 
 class Watching(Clock):
@@ -61,17 +62,17 @@ class MakeTests(PipeTests):
     def test_mode(self) -> None:
         """It has the mode asked for, whatever the umask, and the owner."""
         self.addCleanup(os.umask, os.umask(0o077))
-        made = make_fifo(self.path, 0o666, os.getuid(), os.getgid())
+        made = make_fifo(self.path, Owner(0o666, os.getuid(), os.getgid()))
         self.assertTrue(stat.S_ISFIFO(made.st_mode))
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o666)
         self.assertEqual(os.listdir(os.path.dirname(self.path)), ["pipe"])
 
     def test_stale(self) -> None:
         """A stale pipe is replaced."""
-        old = make_fifo(self.path, 0o600)
+        old = make_fifo(self.path, Owner(0o600))
         keep = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # so that its inode is not used again
         self.addCleanup(os.close, keep)
-        made = make_fifo(self.path, 0o640)
+        made = make_fifo(self.path, Owner(0o640))
         self.assertNotEqual(made.st_ino, old.st_ino)
         self.assertEqual(os.stat(self.path).st_ino, made.st_ino)
 
@@ -79,16 +80,16 @@ class MakeTests(PipeTests):
         """A file, a directory or a link of that name is left alone."""
         with open(self.path, "w") as file:
             file.write("precious")
-        self.assertRaises(FileExistsError, make_fifo, self.path, 0o600)
+        self.assertRaises(FileExistsError, make_fifo, self.path, Owner(0o600))
         with open(self.path) as file:
             self.assertEqual(file.read(), "precious")
         os.rename(self.path, self.path + ".kept")
         os.symlink(self.path + ".kept", self.path)
-        self.assertRaises(FileExistsError, make_fifo, self.path, 0o600)
+        self.assertRaises(FileExistsError, make_fifo, self.path, Owner(0o600))
 
     def test_no_directory(self) -> None:
         """Without the directory there is no pipe."""
-        self.assertRaises(FileNotFoundError, make_fifo, self.path + "/x", 0o600)
+        self.assertRaises(FileNotFoundError, make_fifo, self.path + "/x", Owner(0o600))
 
 
 class ReaderTests(PipeTests):
@@ -97,7 +98,7 @@ class ReaderTests(PipeTests):
     def setUp(self) -> None:
         super().setUp()
         self.requests: list[FifoRequest] = []
-        self.reader = FifoReader(self.clock, self.path, 0o600, -1, -1, self.requests.append)
+        self.reader = FifoReader(self.clock, self.path, Owner(0o600), self.requests.append)
         self.addCleanup(self.reader.close)
 
     def write(self, data: bytes) -> None:
@@ -135,7 +136,7 @@ class ReaderTests(PipeTests):
 
     def test_close_replaced(self) -> None:
         """A pipe that another process has put in its place is left."""
-        make_fifo(self.path, 0o600)
+        make_fifo(self.path, Owner(0o600))
         self.reader.close()
         self.assertTrue(os.path.lexists(self.path))
 
