@@ -86,8 +86,11 @@ class Colours:
         written = {node.target.name for route in config.routes for node in walk(route) if isinstance(node, nodes.Assign)}
         self.own_xlog_level = "xlog_level" in written
         self.own_log_level = "log_level" in written
+        self.any_params = any(isinstance(node, nodes.Launch) for route in config.routes for node in walk(route))
+        """Whether a route may be called with parameters although it reads none: by a name known only at run time, or launched."""
         for colour in self.routes.values():
             self._look_at(colour)
+        self.any_params |= any(colour.dynamic for colour in self.routes.values())
         self._spread()
 
     @staticmethod

@@ -79,18 +79,18 @@ class Conditions(Values):
 
     # ---- conditions ----
 
-    def condition(self, node: nodes.Condition) -> Tested:
-        """A condition of any kind."""
+    def condition(self, node: nodes.Condition, exact: bool = False) -> Tested:
+        """A condition of any kind. ``exact``: ERROR must stay ERROR; else it may become any false value."""
         if isinstance(node, nodes.Compare):
             tested = self.compare(node)
         elif isinstance(node, nodes.Truth):
             value = node.value
             tested = (constant(value.value != 0) if isinstance(value, nodes.Int) else self.variable(value)), False
         elif isinstance(node, nodes.Not):
-            test, fails = self.condition(node.operand)
+            test, fails = self.condition(node.operand, exact=True)
             tested = (call(self.use(values.negate), test) if fails else pieces.opposite(test)), fails
         elif isinstance(node, nodes.And | nodes.Or):
-            tested = self._both(node)
+            tested = self._both(node, exact)
         elif isinstance(node, nodes.Test):
             tested = self.value(node.value), self.may_fail(node.value)
         elif isinstance(node, nodes.CallTest):
@@ -108,11 +108,11 @@ class Conditions(Values):
     def assign_test(self, node: nodes.Assign) -> ast.expr:
         """An assignment as condition: whether it was done."""
 
-    def _both(self, node: nodes.And | nodes.Or) -> Tested:
+    def _both(self, node: nodes.And | nodes.Or, exact: bool) -> Tested:
         """``a && b``, ``a || b``; what ``b`` needs before it is only done when ``b`` is asked."""
-        left, left_fails = self.condition(node.left)
+        left, left_fails = self.condition(node.left, exact or isinstance(node, nodes.Or))
         outer, self.block = self.block, []
-        right, right_fails = self.condition(node.right)
+        right, right_fails = self.condition(node.right, exact)
         inner, self.block = self.block, outer
         fails = left_fails or right_fails
         if not inner:
@@ -121,8 +121,10 @@ class Conditions(Values):
             if not left_fails:
                 return pieces.some([left, right]), fails
             kept = self.temp("test")
-            stops = pieces.some([pieces.walrus(kept, left), pieces.same(name(kept), self.error())])
-            return pieces.either(stops, name(kept), right), fails
+            tried = pieces.walrus(kept, left)
+            if not exact:
+                return pieces.some([tried, pieces.every([pieces.differs(name(kept), self.error()), right])]), fails
+            return pieces.either(pieces.some([tried, pieces.same(name(kept), self.error())]), name(kept), right), fails
         kept = self.temp("test")
         self.emit(pieces.store(kept, left))
         goes_on: ast.expr = name(kept)

@@ -137,9 +137,11 @@ class Statements(Conditions):
         if self.unit.colours.keeps_rc:
             then = then or [pieces.set_attribute("rc", constant(1))]
             otherwise = otherwise or [pieces.set_attribute("rc", constant(0))]
-        if then or otherwise:
+        if isinstance(test, ast.Constant):
+            self.block += then if test.value else otherwise
+        elif then or otherwise:
             self.emit(pieces.when(test, then, otherwise))
-        elif not isinstance(test, ast.Constant | ast.Name):
+        elif not isinstance(test, ast.Name):
             self.emit(pieces.do(test))
 
     def visit_While(self, node: nodes.While, tail: bool) -> None:

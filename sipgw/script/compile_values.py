@@ -32,6 +32,8 @@ class Values(ABC):
     def __init__(self, unit: Unit) -> None:
         self.unit = unit
         self.block: list[ast.stmt] = []
+        self.run = "run"
+        """The run whose variables are read: this one, or that of another message."""
         self.vars: ast.expr = pieces.attribute("run", "vars")
         """How the ``$var``s are had: a local of the route keeps them."""
         self.uses_vars = False
@@ -88,18 +90,19 @@ class Values(ABC):
         if symbol.getter is None:
             refuse(node, f"${node.name} cannot be read")
         getter = self.bind(f"get_{node.name}", symbol.getter)
-        return call(getter, name("run"), *self.address(node, symbol))
+        return call(getter, name(self.run), *self.address(node, symbol))
 
     def _in_context(self, node: nodes.Variable) -> ast.expr:
         """``$(<request>..)``: on another run; null when there is none."""
         which = {"request": runtime.in_request, "reply": runtime.in_reply}.get(node.context or "")
         if which is None:
             refuse(node, f"there is no context <{node.context}>", "write <request> or <reply>")
-        value = self.variable(nodes.Variable(node.name, node.subname, node.index, pos=node.pos))
         other = self.temp("a")
-        function = ast.Lambda(ast.arguments([], [ast.arg("run")], None, [], [], None, []), value)
         found = pieces.walrus(other, call(self.use(which), name("run")))
-        return pieces.either(pieces.same(found, constant(None)), constant(None), call(function, name(other)))
+        self.run = other
+        value = self.variable(nodes.Variable(node.name, node.subname, node.index, pos=node.pos))
+        self.run = "run"
+        return pieces.either(pieces.same(found, constant(None)), constant(None), value)
 
     def symbol(self, node: nodes.Variable) -> Variable:
         """What the symbols know of a variable."""
@@ -167,7 +170,7 @@ class Values(ABC):
         return constant(int(text) if text.isdigit() else text)
 
     def _get_rm(self, node: nodes.Variable) -> ast.expr | None:
-        return pieces.attribute("run", "message", "method")
+        return pieces.attribute(self.run, "message", "method")
 
     # ---- transformations ----
 
@@ -280,6 +283,8 @@ class Values(ABC):
         """A text with variables in it."""
         if node.constant is not None:
             return constant(node.constant)
+        if len(node.pieces) == 1 and isinstance(node.pieces[0], nodes.Variable):
+            return self.text(node.pieces[0])
         return pieces.joined_text([p if isinstance(p, str) else self.text(p) for p in node.pieces])
 
     # ---- references ----

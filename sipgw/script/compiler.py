@@ -8,7 +8,7 @@ the cfg, and a debugger could step through it. What the routes use is bound to r
 How a route becomes a function: plain ``def`` unless something that it can reach waits (``colours``); the result is an int, or
 ``EXIT``, ``DROP``. Whatever a constant can tell is worked out now: patterns, flags, numbers, names. ``async()`` becomes an
 ``await`` and the call of the resume route; ``launch()`` hands a coroutine to ``run.user.launch``. A log line is formatted only if
-its level is on. Measured: 8 conditions and 12 assignments take 0.7 us (``bench/memory.py``).
+its level is on. Measured: 8 conditions and 12 assignments take 1 us (``bench/memory.py``).
 
 The work is cut in three: ``compile_values`` (expressions), ``compile_conditions`` (tests, calls), ``compile_statements``."""
 
@@ -72,9 +72,7 @@ class Unit:
 
     def takes_params(self, key: Key) -> bool:
         """Whether the function of a ``route[]`` has parameters."""
-        dynamic = any(colour.dynamic for colour in self.colours.routes.values())
-        launched = any(isinstance(node, nodes.Launch) for route in self.config.routes for node in nodes.walk(route))
-        return key in self.colours.named and (dynamic or launched or self.colours.routes[key].takes_params)
+        return key in self.colours.named and (self.colours.any_params or self.colours.routes[key].takes_params)
 
     def flag_mask(self, flag: str, node: nodes.Node) -> int:
         """The bit of a message flag; its first use declares it."""
@@ -88,11 +86,11 @@ class Unit:
     ) -> str:
         """A global object with ``get``, ``set`` and ``at`` for a variable; its name."""
         title = self.names.reserve(wanted)
-        arguments = [constant(_spelled(node)), _function(["run"], reader)]
+        arguments = [constant(_spelled(node)), _shortest(["run"], reader)]
         if setter is not None or picker is not None:
-            arguments.append(constant(None) if setter is None else _function(["run", "value"], setter))
+            arguments.append(constant(None) if setter is None else _shortest(["run", "value"], setter))
         if picker is not None:
-            arguments.append(_function(["run", "index"], picker))
+            arguments.append(_shortest(["run", "index"], picker))
         statement = pieces.store(title, pieces.call(self.names.bind("Reference", Reference), *arguments))
         pieces.place(statement, node.pos)
         self.references.append(statement)
@@ -231,6 +229,13 @@ def _label(key: Key) -> str:
 
 def _function(parameters: list[str], body: ast.expr) -> ast.expr:
     return ast.Lambda(ast.arguments([], [ast.arg(p) for p in parameters], None, [], [], None, []), body)
+
+
+def _shortest(parameters: list[str], body: ast.expr) -> ast.expr:
+    """A function of ``parameters``; the one that ``body`` calls, if it calls it with just these."""
+    if isinstance(body, ast.Call) and [a.id if isinstance(a, ast.Name) else None for a in body.args] == parameters:
+        return body.func
+    return _function(parameters, body)
 
 
 def compile_config(config: nodes.Config, symbols: Symbols, surroundings: Surroundings | None = None) -> RouteSet:

@@ -146,7 +146,9 @@ def equal_text(value: Value, text: str) -> bool:
     if value == text:
         return True
     if value.__class__ is str:
-        return len(value) == len(text) and fold(value) == fold(text)
+        if len(value) != len(text):
+            return False
+        return value.lower() == text.lower() if value.isascii() and text.isascii() else fold(value) == fold(text)
     return value is not None and str(value) == text
 
 

@@ -230,8 +230,8 @@ class ScriptTests(SynchronousTestCase):
         """A call that ``async`` does not wait for any longer leaves the code -2."""
         script = Script('route { async(slow(7), r, 1); } route[r] { xlog("rc $rc"); }')
 
-        async def within(seconds: float, call: Any) -> Any:
-            call.close()
+        async def within(seconds: float, coroutine: Any) -> Any:
+            coroutine.close()
             raise TimeoutError
 
         script.server.within = within  # type: ignore[method-assign, assignment]
