@@ -55,6 +55,8 @@ def variables_of(node: Node, symbols: Symbols) -> Iterator[nodes.Variable]:
     for found in walk(node):
         if isinstance(found, nodes.Variable):
             yield found
+            if found.name.startswith("sdp.") and isinstance(found.subname, str) and "$" in found.subname:
+                yield from variables_of(parse_format(found.subname, found.pos), symbols)
         elif isinstance(found, nodes.Call):
             function = find_function(symbols, found)
             parameters = function.parameters if function is not None else ()

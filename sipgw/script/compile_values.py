@@ -126,6 +126,8 @@ class Values(ABC):
         """The name in parentheses, as a text."""
         if isinstance(node.subname, nodes.Variable):
             return self.text(node.subname)
+        if node.name.startswith("sdp.") and "$" in (node.subname or ""):
+            return self.format(parse_format(node.subname or "", node.pos))
         return constant(node.subname)
 
     def index(self, node: nodes.Variable) -> ast.expr:

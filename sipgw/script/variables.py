@@ -1,6 +1,6 @@
 """The table of variables that every script has, and those of the script itself: ``$var $avp $rc $route $time`` and others.
 
-A new one is a small function here or in ``variables_uri``, ``variables_message``, ``variables_branch`` and a
+A new one is a small function here or in ``variables_uri``, ``variables_message``, ``variables_branch``, ``variables_sdp`` and a
 row in the table of that file. A getter takes the run, then the name in parentheses and the index if it has them; a setter the
 value last, and answers False if it refuses it.
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sipgw.script import variables_branch, variables_message, variables_uri
+from sipgw.script import variables_branch, variables_message, variables_sdp, variables_uri
 from sipgw.script.run import Run, Value
 from sipgw.script.runtime import event_param, returned
 from sipgw.script.symbols import Variable
@@ -243,14 +243,14 @@ COLOURS = "xsrgybpcw"
 
 
 def get_colour(run: Run, name: str) -> Value:
-    """``$C(xy)``: what makes a terminal write in colour y on colour x; empty without ``xlog_force_color`` and for no colour."""
+    """``$C(xy)``: what makes a terminal write in colour x on colour y; empty without ``xlog_force_color`` and for no colour."""
     letters = name.lower()
     if not run.user.globals.get("xlog_force_color") or len(letters) != 2 or set(letters) - set(COLOURS):
         return ""
-    back, front = COLOURS.index(letters[0]), COLOURS.index(letters[1])
+    back, front = COLOURS.index(letters[1]), COLOURS.index(letters[0])
     if back == front == 0:
         return "\x1b[0m"
-    codes = ["0" if not name[1].isupper() else "1"]
+    codes = ["1" if name[0].isupper() else "0"]
     codes += [str(29 + front)] if front else []
     codes += [str(39 + back)] if back else []
     return f"\x1b[{';'.join(codes)}m"
@@ -299,5 +299,6 @@ VARIABLES = (
     *variables_uri.VARIABLES,
     *variables_message.VARIABLES,
     *variables_branch.VARIABLES,
+    *variables_sdp.VARIABLES,
 )
 """All variables of the core, for ``ModuleSymbols.variables``."""

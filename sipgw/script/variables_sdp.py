@@ -2,8 +2,8 @@ r"""The session description of the message: ``$sdp``, ``$sdp.line() .stream() .s
 
 A line is named by its beginning, case ignored, and by its number among those that begin so: ``a=rtpmap[1]``; a stream by what
 follows its ``m=``: ``audio[1]``. Behind a slash comes a word of the line: ``a=fmtp/bitrate=`` (by its beginning) or ``m=/[1]``
-(by its number); a slash that belongs to a name is written ``\/``. What is written is read back at once, unlike other edits. A word
-that is named by its beginning keeps it: ``$sdp.line(a=fmtp/bitrate=) = 48000``."""
+(by its number); a slash that belongs to a name is written ``\/``. A word that is named by its beginning keeps it:
+``$sdp.line(a=fmtp/bitrate=) = 48000``. What is written is read back at once, unlike other edits."""
 
 from __future__ import annotations
 
