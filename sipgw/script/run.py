@@ -9,7 +9,7 @@ own, made from the transaction's (``branch_run``, ``failure_run`` in ``sipgw.pro
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sipgw.script.symbols import RouteKind
@@ -81,6 +81,10 @@ class Surroundings(Protocol):
     started: float
     pid: int
 
+    @property
+    def resolve_host(self) -> Callable[[str, str], Awaitable[str | None]]:
+        """``await resolve_host(name, wanted)``: an address of a name, ``wanted`` "4", "6" or "" for either (``{ip.resolve}``)."""
+
     def log(self, level: int, text: str) -> None:
         """Write one line at an OpenSIPS level (-3 alert .. 4 debug)."""
 
@@ -95,9 +99,6 @@ class Surroundings(Protocol):
 
     def launch(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run ``coroutine`` beside everything else (the statement ``launch``)."""
-
-    async def resolve(self, host: str, port: int, transport: str) -> list[str]:
-        """The addresses of ``host``, best first (``{ip.resolve}``)."""
 
     async def within(self, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """The result of ``coroutine``, or ``TimeoutError`` if it has none in ``seconds`` (the timeout of ``async``)."""

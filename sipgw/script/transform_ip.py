@@ -87,8 +87,8 @@ async def _resolve(run: Run, value: Value, wanted: str) -> Value:
         return None
     address = _address(value)
     if address is None:
-        found = (parse_ip(text) for text in await run.user.resolve(str(value), 0, "udp"))
-        address = next((each for each in found if each is not None and wanted in ("", str(each.version))), None)
+        found = await run.user.resolve_host(str(value), wanted)
+        address = None if found is None else parse_ip(found)
     return None if address is None or (wanted and str(address.version) != wanted) else _write(address)
 
 

@@ -94,9 +94,9 @@ class Server:
         """The socket at the end of ``text``."""
         return next((s for s in self.sockets if text.endswith(f"{s.host}:{s.port}")), None)
 
-    async def resolve(self, name: str, port: int, transport: str) -> list[str]:
+    async def resolve_host(self, name: str, wanted: str) -> str | None:
         """One address for any name."""
-        return ["127.0.0.1"]
+        return "127.0.0.1"
 
     def launch(self, coroutine: Any) -> None:
         """Note a coroutine; ``finish`` runs it."""

@@ -51,9 +51,9 @@ SOME = st.text(max_size=12) | st.integers(-9, 9) | st.none()
 class Server:
     """Resolves one name."""
 
-    async def resolve(self, name: str, port: int, transport: str) -> list[str]:
-        """The addresses of ``known``."""
-        return ["10.0.0.1", "2001:db8::1"] if name == "known" else []
+    async def resolve_host(self, name: str, wanted: str) -> str | None:
+        """The address of ``known``."""
+        return {"known": "10.0.0.1" if wanted != "6" else "2001:db8::1"}.get(name)
 
 
 class Asking:
