@@ -75,8 +75,8 @@ class Writable(Protocol):
     def get(self, run: Any) -> int | str | None:
         """Its value in ``run``."""
 
-    def set(self, run: Any, value: int | str | None) -> None:
-        """Give it ``value`` in ``run``."""
+    def set(self, run: Any, value: int | str | None) -> Any:
+        """Give it ``value`` in ``run``; False if it cannot take that (an error has been logged then)."""
 
 
 class Listed(Writable, Protocol):

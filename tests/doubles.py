@@ -151,9 +151,12 @@ class FakeVariable:
         """The last value."""
         return self.values[-1] if self.values else None
 
-    def set(self, run: Any, value: int | str | None) -> None:
-        """Keep ``value``."""
+    def set(self, run: Any, value: int | str | None) -> bool:
+        """Keep ``value``, unless it is ``refused``."""
+        if value == "refused":
+            return False
         self.values.append(value)
+        return True
 
 
 def request(

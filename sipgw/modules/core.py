@@ -439,9 +439,8 @@ class Core(Module):
 
     @function()
     def pv_printf(self, run: Run, pv: Writable, fmt_str: str) -> bool:
-        """Give ``pv`` the text ``fmt_str``."""
-        pv.set(run, fmt_str)
-        return True
+        """Give ``pv`` the text ``fmt_str``; false if it cannot take it."""
+        return pv.set(run, fmt_str) is not False
 
     @function()
     def construct_uri(
@@ -456,8 +455,7 @@ class Core(Module):
         except MalformedMessage as error:
             run.user.log(-1, f"construct_uri: {text!r}: {error.reason}")
             return False
-        result.set(run, text)
-        return True
+        return result.set(run, text) is not False
 
     @function()
     def get_timestamp(self, run: Run, sec_avp: Writable, usec_avp: Writable) -> bool:

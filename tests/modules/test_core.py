@@ -274,7 +274,8 @@ class ValueTests(SynchronousTestCase):
         """pv_printf, get_timestamp and avp_print."""
         run = run_for()
         one, other = FakeVariable(), FakeVariable()
-        core.pv_printf(run, one, "x")
+        self.assertTrue(core.pv_printf(run, one, "x"))
+        self.assertFalse(core.pv_printf(run, one, "refused"))
         self.assertEqual(one.values, ["x"])
         run.user.seconds = 1234.000567
         core.get_timestamp(run, one, other)

@@ -1,0 +1,1 @@
+The modules maxfwd, sl, signaling, rr, sipmsgops, textops, proto_udp and (to the log) acc, and the core functions of a script, do what OpenSIPS's do; text from a message cannot add a header through them.
