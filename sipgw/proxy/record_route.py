@@ -215,11 +215,12 @@ class _Follower:
         uri = run.uri
         dst_uri = run.dst_uri
         request_uri = run.request_uri
-        self._take_own()
+        strict = _from_strict(run, request_uri)
+        self._take_own(strict and request_uri.param("r2") is not None)
         if self.first == self.last and run.message.to_tag is None:
             self._edit("")
             return Routed(-1, self.params, self.twin)
-        if _from_strict(run, request_uri):
+        if strict:
             # RFC 3261 16.4: the true Request-URI is the last value of Route
             if self.first == self.last:
                 self.first -= 1
@@ -242,20 +243,22 @@ class _Follower:
             run.send_socket = self.socket
         return Routed(1, self.params, self.twin)
 
-    def _take_own(self) -> None:
-        """Pass over the first value if it is ours, and its twin (``;r2=on``)."""
+    def _take_own(self, is_twin: bool) -> None:
+        """Pass over the first value if it is ours, and its twin (``;r2=on``); ``is_twin``: it is one, of the Request-URI."""
         routes = self.routes
         own = routes[0].uri
         if not is_own(self.run, own):
             return
         self.first = 1
         self.params = own.params
-        if not self.double or own.param("r2") is None or len(routes) < 2:
-            return
-        twin = routes[1].uri
-        if not is_own(self.run, twin):
-            return
-        self.first = 2
+        if self.double and is_twin:
+            self._leave_by(own)
+        elif self.double and own.param("r2") is not None and len(routes) > 1 and is_own(self.run, routes[1].uri):
+            self.first = 2
+            self._leave_by(routes[1].uri)
+
+    def _leave_by(self, twin: Uri) -> None:
+        """Send from the socket that ``twin``, the second of our two values, names."""
         self.twin = twin.params
         transport = (twin.param("transport") or "udp").lower()
         self.socket = self.run.user.find_socket(f"{transport}:{twin.host}:{twin.port or DEFAULT_PORTS.get(transport, 5060)}")

@@ -109,6 +109,8 @@ class LooseRouteTests(SynchronousTestCase):
         ]:
             run, routes = routed(route)
             self.assertEqual((routes, run.send_socket and run.send_socket.port), (left, port), route)
+        run, routes = routed(f"Route: {second}\r\nRoute: <sip:x@192.0.2.2>\r\n", uri=f"{US};r2=on")
+        self.assertEqual((routes, run.uri, run.send_socket.port), ([], "sip:x@192.0.2.2", 5070))
         run, routes = routed(f"Route: {first}, {second}\r\n", rr=Rr(enable_double_rr=0))
         self.assertEqual(routes, [second])
 
