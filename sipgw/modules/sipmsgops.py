@@ -250,12 +250,8 @@ class Sipmsgops(Module):
 
     @function(EVERYWHERE)
     def has_body(self, run: Run, mime: Mime | None = None) -> bool:
-        """Whether there is a body, of the type ``mime`` as a whole."""
-        body = bodies.read(run, "has_body")
-        if body is None or not body.parts:
-            return False
-        whole = body.media_type
-        return mime is None or (whole is not None and whole.matches(mime))
+        """Whether there is a body that has the type ``mime``, or a part of it has; the older name of ``has_body_part``."""
+        return self.has_body_part(run, mime)
 
     @function(EVERYWHERE)
     def has_body_part(self, run: Run, mime: Mime | None = None) -> bool:

@@ -54,12 +54,12 @@ class HasTests(SynchronousTestCase):
     """has_body, has_body_part."""
 
     def test_has_body(self) -> None:
-        """There is one, and it is of that type as a whole."""
+        """There is one, and it or a part of it is of that type."""
         for run, mime, expected in [
             (run_with(), None, True), (run_with(), "application/sdp", True), (run_with(), "Application/SDP", True),
             (run_with(), "text/plain", False), (run_with("", ""), None, False), (run_with("", ""), "application/sdp", False),
             (run_with(SDP, ""), None, True), (run_with(SDP, ""), "application/sdp", False), (multi(), None, True),
-            (multi(), "multipart/mixed", True), (multi(), "application/sdp", False),
+            (multi(), "multipart/mixed", True), (multi(), "application/sdp", True),
             (run_with(SDP, "Content-Type: junk\r\n"), None, False),
         ]:
             self.assertIs(ops.has_body(run, mime), expected, (run.message.content_type, mime))
