@@ -276,11 +276,11 @@ class ParameterTests(SynchronousTestCase):
             ("socket_buf_size", 10),
         ):
             self.assertRaises(ValueError, MiDatagram, None, **{name: value})
-        module = MiDatagram(FakeServer())  # type: ignore[arg-type]
+        module = MiDatagram(FakeServer())
         self.failureResultOf(Deferred.fromCoroutine(module.start()), ValueError)
 
     def test_unused(self) -> None:
         """children_count is taken and said to have no effect."""
         server = FakeServer()
-        MiDatagram(server, children_count=3)  # type: ignore[arg-type]
+        MiDatagram(server, children_count=3)
         self.assertIn("children_count has no effect", server.user.lines[0][1])
