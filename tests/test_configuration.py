@@ -11,6 +11,7 @@ from sipgw import configuration
 from sipgw.catalogue import find_module
 from sipgw.configuration import read_configuration, reading_of, settings_of
 from sipgw.exports import Module, param, requires
+from sipgw.script.globals import GLOBALS
 from sipgw.service import SipServer
 
 GOOD = """
@@ -242,6 +243,16 @@ class BuildTests(ConfigurationTestCase):
                 "udp_workers is accepted and has no effect: one process serves all; it is not split into workers yet",
             ],
         )
+
+    def test_honoured(self):
+        """A global that is said to work is one that some file of sipgw asks for."""
+        root = Path(configuration.__file__).parent
+        tables = {root / "script" / "globals.py"}
+        texts = [file.read_text(encoding="utf-8") for file in root.glob("**/*.py") if file not in tables]
+        for name in configuration.HONOURED:
+            self.assertIn(name, GLOBALS)
+            asked = sum(text.count(f'"{name}"') for text in texts)
+            self.assertGreater(asked, 0, name)
 
     def test_settings(self):
         """The globals have OpenSIPS's defaults; the last of several counts."""

@@ -234,7 +234,7 @@ class ScriptTests(SynchronousTestCase):
             coroutine.close()
             raise TimeoutError
 
-        script.server.within = within  # type: ignore[method-assign, assignment]
+        script.server.within = within  # type: ignore[method-assign]
         script.request()
         self.assertEqual(script.server.out, ["rc -2"])
 
