@@ -97,7 +97,7 @@ class Conditions(Values):
             tested = self._call_test(node.call), False
         else:
             tested = self.assign_test(node.assign), False
-        pieces.place(tested[0], node.pos)
+        pieces.place(tested[0], self.at(node.pos))
         return tested
 
     @abstractmethod
@@ -157,7 +157,7 @@ class Conditions(Values):
         if tests:
             missing = constant(-1 if function.returns == "int" else False)
             made = pieces.either(pieces.every(tests), made, missing)
-        pieces.place(made, node.pos)
+        pieces.place(made, self.at(node.pos))
         return made, function
 
     def kept_code(self, node: nodes.Call | nodes.RouteCall) -> str:

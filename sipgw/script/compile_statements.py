@@ -24,7 +24,6 @@ class Statements(Conditions):
 
     judged = False
     break_returns = False
-    file = ""
 
     # ---- bodies ----
 
@@ -39,9 +38,8 @@ class Statements(Conditions):
         return inner
 
     def statement(self, node: nodes.Statement, tail: bool) -> None:
-        """One statement. Its line is that of the cfg; what an include put inside this route has the line before it."""
-        if node.pos.file == self.file or self.pos is nodes.NOWHERE:
-            self.pos = node.pos
+        """One statement."""
+        self.pos = self.at(node.pos)
         self._temps = {key: count for key, count in self._temps.items() if key in ("case", "index", "item")}
         write: Callable[[Any, bool], None] = getattr(self, f"visit_{type(node).__name__}")
         write(node, tail)
@@ -216,7 +214,7 @@ class Statements(Conditions):
         for tests, body in reversed(groups):
             test = pieces.some([self._case_test(subject, value) for value in tests])
             chain = [pieces.when(test, self._case_body(body, tail) or [ast.Pass()], chain)]
-            pieces.place(chain[0], tests[0].pos if tests[0].pos.file == self.file else self.pos)
+            pieces.place(chain[0], self.at(tests[0].pos))
         for statement in chain:
             self.emit(statement)
 

@@ -41,6 +41,8 @@ class Values(ABC):
         """Whether ``$param`` is what the caller gave, in ``params``; else it is what the event has."""
         self.keeps_params = False
         self.pos = nodes.NOWHERE
+        self.file = ""
+        """The file of the route; "" outside of one."""
         self._temps: dict[str, int] = {}
 
     # ---- names ----
@@ -63,6 +65,10 @@ class Values(ABC):
         """``ERROR``."""
         return self.bind("ERROR", values.ERROR)
 
+    def at(self, pos: nodes.Pos) -> nodes.Pos:
+        """Where something stands, as far as Python can say it: what was included inside a route has the line before it."""
+        return pos if not self.file or pos.file == self.file else self.pos
+
     def emit(self, statement: ast.stmt) -> None:
         """Write a statement of the line that is being compiled."""
         pieces.place(statement, self.pos)
@@ -75,7 +81,7 @@ class Values(ABC):
         value = self._plain(node)
         for transformation in node.transformations:
             value = self._transform(value, transformation)
-        pieces.place(value, node.pos)
+        pieces.place(value, self.at(node.pos))
         return value
 
     def _plain(self, node: nodes.Variable) -> ast.expr:

@@ -34,6 +34,7 @@ from sipgw.script.symbols import ROUTE_KEYWORDS, RouteKind, Symbols
 from sipgw.script.values import to_text
 
 MAX_WHILE_LOOPS = 10000
+TOO_DEEP = "conditions, values or blocks stand too deep inside each other"
 EVALUATED = 256
 """How many different texts ``{s.eval}`` keeps compiled."""
 
@@ -125,6 +126,8 @@ class Unit:
                 function = self._route(key)
             except ScriptError as error:
                 errors.append(error)
+            except RecursionError:
+                errors.append(ScriptError(*colour.route.pos, TOO_DEEP))
             else:
                 self.references.append(function)
         if errors:
@@ -173,7 +176,13 @@ class Unit:
     def load(self) -> RouteSet:
         """Run the modules: the functions come to be, and the routes with them."""
         for file, module in self.modules.items():
-            exec(compile(module, file, "exec", dont_inherit=True), self.names.values)
+            try:
+                code = compile(module, file, "exec", dont_inherit=True)
+            except RecursionError:
+                raise ScriptErrors([ScriptError(file, 1, 1, TOO_DEEP)]) from None
+            except SyntaxError as error:  # Python's own limits: twenty loops inside each other
+                raise ScriptErrors([ScriptError(file, error.lineno or 1, 1, f"{TOO_DEEP} ({error.msg})")]) from error
+            exec(code, self.names.values)
         found = RouteSet()
         for key, title in self.functions.items():
             colour = self.colours.routes[key]

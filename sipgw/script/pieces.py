@@ -121,11 +121,18 @@ def joined_text(pieces: Sequence[ast.expr | str]) -> ast.expr:
 
 
 def place(tree: ast.AST, pos: Pos) -> None:
-    """Say that what has no line yet stands at ``pos``: tracebacks and ``$cfg_line`` of errors point there."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.stmt | ast.expr | ast.arg | ast.keyword) and not hasattr(node, "lineno"):
+    """Say that what has no line yet stands at ``pos``, so that tracebacks point there; what has one has them below it too.
+
+    No column: Python would draw carets under a text that it cannot know."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.stmt | ast.expr | ast.arg | ast.keyword):
+            if hasattr(node, "lineno"):
+                continue
             node.lineno = node.end_lineno = pos.line
             node.col_offset = node.end_col_offset = -1
+        waiting.extend(ast.iter_child_nodes(node))
 
 
 def leaves(block: Sequence[ast.stmt]) -> bool:

@@ -8,6 +8,7 @@ from sipgw.modules.core import Core
 from sipgw.script.compiler import compile_config
 from sipgw.script.nodes import Config
 from sipgw.script.parser import parse
+from sipgw.script.preprocess import Source
 from sipgw.script.routes import RouteSet
 from sipgw.script.run import FlagNames, Run
 from sipgw.script.symbols import Function, Kind, ModuleSymbols, Parameter, RouteKind, Symbols
@@ -210,7 +211,7 @@ def symbols() -> Symbols:
 class Script:
     """One compiled script with a server of its own."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str | Source) -> None:
         self.server = Server()
         self.config: Config = parse(text)
         self.symbols = symbols()

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw.exports import listed
 from sipgw.script.compiler import compile_format, compile_variable
 from sipgw.script.errors import ScriptError, ScriptErrors
+from sipgw.script.preprocess import flatten
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP, EXIT
 
@@ -325,6 +326,39 @@ class ScriptTests(SynchronousTestCase):
         with self.assertRaises(ScriptErrors) as caught:
             Script("route {\n unknown();\n}\nroute[a] {\n\n unknown();\n}")
         self.assertEqual([error.line for error in caught.exception.errors], [2, 6])
+
+
+    def test_deep(self) -> None:
+        """Nesting that a configuration may have is compiled; what Python cannot take is a ScriptError."""
+        for body in [
+            "if ($rU) { " * 90 + "exit;" + "}" * 90,
+            " else ".join(f'if ($rU == "{n}") {{ exit; }}' for n in range(300)),
+            "if (" + " && ".join(f'$rU != "{n}"' for n in range(200)) + ") exit;",
+            "if (" + "(" * 80 + "1" + ")" * 80 + ") exit;",
+            "while (1) { " * 19 + "exit;" + "}" * 19,
+        ]:
+            self.assertIn(Script(f"route {{ {body} }}").request(), (1, EXIT))
+        for body in ["$var(x) = " + " + ".join(["1"] * 2000) + ";", "while (1) { " * 25 + "exit;" + "}" * 25]:
+            with self.assertRaises(ScriptErrors) as caught:
+                Script(f"route {{\n\n{body} }}")
+            self.assertIn("too deep", str(caught.exception))
+
+    def test_included(self) -> None:
+        """A route belongs to the file it stands in; what is included inside of it has the line before the include."""
+        files = {
+            "main.cfg": 'route {\n bad();\n include_file "part.cfg"\n boom();\n}\ninclude_file "more.cfg"\n',
+            "part.cfg": "\n\n\n\n boom();\n",
+            "more.cfg": "\n\nroute[more] {\n boom();\n}\n",
+        }
+        script = Script(flatten("main.cfg", lambda name: files[name]))
+        self.assertEqual((script.routes.named["more"].file, script.routes.named["more"].line), ("more.cfg", 3))
+        assert script.routes.request is not None
+        for route, expected in [(script.routes.request, ("main.cfg", 2)), (script.routes.named["more"], ("more.cfg", 4))]:
+            try:
+                finish(route.function(script.run()))
+            except RuntimeError as error:
+                frame = traceback.extract_tb(error.__traceback__)[1]
+            self.assertEqual((frame.filename, frame.lineno), expected)
 
 
 class ExpressionTests(SynchronousTestCase):
