@@ -39,9 +39,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def bound(port: int) -> bool:
-    """Whether somebody listens on that UDP port."""
-    with open("/proc/net/udp", encoding="ascii") as table:
+def bound(port: int, transport: str = "udp") -> bool:
+    """Whether somebody listens on that port."""
+    with open(f"/proc/net/{transport}", encoding="ascii") as table:
         return any(line.split()[1].endswith(f":{port:04X}") for line in list(table)[1:])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sipgw.core.surroundings import DEFAULT_PORTS, is_address, is_loopback
 from sipgw.core.user import TransactionUser
-from sipgw.script.run import Run
+from sipgw.script.run import Run, Socket
 from sipgw.sip.actions import Flow
 from sipgw.sip.address import Via
 from sipgw.sip.edits import NO_EDITS, remove_first_value, write
@@ -44,11 +44,14 @@ async def find_flow(run: Run, spare: list[Target] | None = None) -> Flow:
     except MalformedMessage as error:
         user.bad_uris.value += 1
         raise NoWay(*BAD_URI) from error
+    asked = hop.asked
+    if asked is None and run.send_socket is not None and not hop.secure:
+        asked = run.send_socket.transport  # what the URI leaves open the forced socket decides
     if hop.literal:
-        return flow_to(run, hop.transport, hop.host, hop.port)
+        return flow_to(run, asked or hop.transport, hop.host, hop.port)
     if spare is None:
         spare = []
-    spare.extend(await user.resolve(hop.host, hop.port if hop.written else None, hop.asked, hop.secure))
+    spare.extend(await user.resolve(hop.host, hop.port if hop.written else None, asked, hop.secure))
     return next_flow(run, spare)
 
 
@@ -71,13 +74,15 @@ def flow_to(run: Run, transport: str, host: str, port: int, *, named: bool = Fal
     user: TransactionUser = run.user
     ipv6 = ":" in host
     socket = run.send_socket
+    if socket is None and run.flow is not None:
+        socket = run.flow.socket
+        if socket.transport != transport or (":" in socket.host) != ipv6:
+            socket = None
     if socket is None:
-        if run.flow is not None:
-            socket = run.flow.socket
-            if socket.transport != transport or (":" in socket.host) != ipv6:
-                socket = None
-        socket = socket or user.default_socket(transport, ipv6)
-    if socket is None or socket.transport != transport:
+        socket = user.default_socket(transport, ipv6)
+    elif socket.transport != transport:
+        socket = _closest(user, socket, transport) or user.default_socket(transport, ipv6)
+    if socket is None:
         user.log_rarely(("socket", transport, ipv6), -1, f"no {transport} socket from which to reach {host}:{port}")
         raise NoWay(*NO_SOCKET)
     flow: Flow = socket.flow(host, port)
@@ -98,6 +103,13 @@ def flow_to(run: Run, transport: str, host: str, port: int, *, named: bool = Fal
         user.log_rarely(("connection", host), 1, f"no connection to {host}:{port}, and none is opened for this request")
         raise NoWay(*NO_SOCKET)
     return flow
+
+
+def _closest(user: TransactionUser, socket: Socket, transport: str) -> Socket | None:
+    """The socket of ``transport`` at the address of ``socket``, at its port if there is one (``force_send_socket``)."""
+    found = [each for each in user.sockets if each.transport == transport and each.host == socket.host]
+    found.sort(key=lambda each: each.port != socket.port)
+    return found[0] if found else None
 
 
 def _as_sent(run: Run, flow: Flow) -> str:

@@ -25,7 +25,7 @@ SIPP = shutil.which("sipp")
 class Server:
     """A running SIP server, ready when it answers an OPTIONS; ``child`` is its process. ``ours``: it is sipgw."""
 
-    def __init__(self, directory: Path, config: str = CONFIG) -> None:
+    def __init__(self, directory: Path, config: str = CONFIG, transports: Sequence[str] = ("udp",)) -> None:
         self.port = free_port()
         other = os.environ.get("SIPGW_SIPP_SERVER")
         self.ours = not other
@@ -33,7 +33,8 @@ class Server:
             command = [part.format(cfg=config, host=HOST, port=self.port) for part in shlex.split(other)]
             self.child = Child(command, directory)
         else:
-            self.child = twistd(["sipgw", "-c", config, "--socket", f"udp:{HOST}:{self.port}"], directory)
+            sockets = [word for transport in transports for word in ("--socket", f"{transport}:{HOST}:{self.port}")]
+            self.child = twistd(["sipgw", "-c", config, *sockets], directory)
         self.phone = Phone(self.port)
         try:
             wait_for(self._answers, "the server answers OPTIONS", self.child)
@@ -82,9 +83,9 @@ class Phone:
         except (TimeoutError, ConnectionError):
             return None
 
-    def register(self, user: str, *ports: int, expires: int = 300) -> None:
-        """Register contacts of ``user`` on loopback ports."""
-        contacts = ", ".join(f"<sip:{user}@{HOST}:{port}>;expires={expires}" for port in ports)
+    def register(self, user: str, *ports: int, expires: int = 300, params: str = "") -> None:
+        """Register contacts of ``user`` on loopback ports; ``params``: of their URIs."""
+        contacts = ", ".join(f"<sip:{user}@{HOST}:{port}{params}>;expires={expires}" for port in ports)
         status = self.request("REGISTER", f"sip:{HOST}:{self.server}", user, f"Contact: {contacts}\r\n")
         if status != 200:
             raise AssertionError(f"REGISTER of {user} is answered {status}")
@@ -106,9 +107,13 @@ class Sipp(Child):
         port: int | None = None,
         calls: int = 1,
         options: Sequence[str] = (),
+        transport: str = "udp",
         **values: str,
     ) -> None:
         assert SIPP is not None
+        if transport == "tcp":
+            options = ["-t", "t1", *options]
+            values["params"] = ";transport=tcp"
         self.scenario = scenario
         self.port = port or free_port()
         directory.mkdir(parents=True, exist_ok=True)
@@ -121,7 +126,7 @@ class Sipp(Child):
             command.append(f"{HOST}:{remote}")
         super().__init__(command, directory, {"TERM": "dumb"})
         if remote is None:
-            wait_for(lambda: bound(self.port) or self.process.poll() is not None, f"sipp plays {scenario}")
+            wait_for(lambda: bound(self.port, transport) or self.process.poll() is not None, f"sipp plays {scenario}")
 
     def finish(self) -> dict[str, int]:
         """Wait until all calls have ended well; how many messages of each kind went, by ``counts``."""
@@ -156,6 +161,7 @@ def expand(text: str, values: dict[str, str]) -> str:
 
     text = re.sub(r"@include ([\w-]+)@", included, text)
     defaults = {"left": "left", "branch_header": "X-Branch:", "hops": "70", "talk": "50", "ring": "100"}
+    defaults.update({"params": "", "near": "UDP", "far": "UDP"})
     defaults |= {"ringing_optional": "false", "reply_route": "true", "caller": "alice", "callee": "bob"}
     for name, value in {**defaults, **values}.items():
         text = text.replace(f"@{name.replace('_', '-')}@", value)

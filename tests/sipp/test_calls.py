@@ -21,12 +21,16 @@ class SippTestCase(SynchronousTestCase):
         if SIPP is None:
             raise SkipTest("sipp is not installed (Debian: sip-tester)")
         self.directory = Path(self.mktemp()).absolute()
-        self.server = Server(self.directory / "server")
+        self.server = self.serve()
         self.addCleanup(self.server.child.kill)
         self.addCleanup(self.end)
         self.children = 0
         self.phone = Phone(self.server.port)
         self.addCleanup(self.phone.close)
+
+    def serve(self):
+        """The server of a test."""
+        return Server(self.directory / "server")
 
     def end(self):
         """End the server: it leaves with status 0 and has logged neither a traceback nor a bug."""

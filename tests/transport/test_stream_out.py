@@ -62,6 +62,37 @@ class RelayTests(StreamCase):
         self.phone.sendto(answer(text), (self.host, self.udp.port))
         self.assertEqual(peer.statuses(), ["200"])
 
+    def test_forced_socket(self):
+        """A forced socket decides what the URI leaves open; where it is of another transport, the closest one of that is used."""
+        second = self.stream("127.0.0.2")
+        same = StreamSocket(self.user, self.pump, self.host, self.udp.port, settings=StreamSettings())
+        forced: list[object] = []
+
+        async def route(run):
+            run.send_socket = forced[0]
+            await self.tm.t_relay(run)
+
+        self.user.routes.request.function = route  # type: ignore[union-attr]
+        listener = self.listener()
+        peer = self.peer()
+        uri = to(listener.port)
+        expected = [(self.udp, uri, self.tcp), (second, uri, second), (second, uri.replace(";transport=tcp", ""), second)]
+        for number, (wanted, target, used) in enumerate(expected):
+            forced[:] = [wanted]
+            peer.send(request("MESSAGE", target, branch=str(number)))
+            far = listener.accept()
+            self.assertIn(f"Via: SIP/2.0/TCP {used.host}:{used.port};", far.receive()[0], number)
+            far.close()
+            self.count(1)
+            self.assertEqual(peer.statuses(), ["503"])
+        self.listen(same)
+        forced[:] = [self.udp]
+        peer.send(request("MESSAGE", uri, branch="same"))
+        self.assertIn(f"Via: SIP/2.0/TCP 127.0.0.1:{self.udp.port};", listener.accept().receive()[0])
+        forced[:] = [second]
+        peer.send(request("MESSAGE", to(self.phone_port, "udp"), branch="udp"))
+        self.assertIn(f"Via: SIP/2.0/UDP 127.0.0.1:{self.udp.port};", self.pump.until(self.datagram))
+
     def test_no_such_transport(self):
         """Where there is no socket of a transport nothing is sent, and the script is told."""
         peer = self.peer()
