@@ -163,3 +163,8 @@ class WireTests(SynchronousTestCase):
         """A script with faults is told with all of them."""
         error = self.assertRaises(AssertionError, WiredServer, SCRIPT + 'loadmodule "nosuch.so"')
         self.assertIn("nosuch", str(error))
+
+    def test_datagrams_only(self):
+        """A script that listens on TCP too cannot be put on a wire."""
+        text = SCRIPT + 'loadmodule "proto_tcp.so"\nsocket = tcp:127.0.0.1:5060\n'
+        self.assertRaises(AssertionError, WiredServer, text)
