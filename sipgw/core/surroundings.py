@@ -5,7 +5,6 @@ It is the lower half of the transaction user, apart so that it can be read alone
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from ipaddress import ip_address
 from os import getpid
 from typing import Any, NamedTuple
@@ -176,13 +175,3 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-@lru_cache(maxsize=4096)
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is an address of this machine to itself."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or bool(address.version == 6 and address.ipv4_mapped and address.ipv4_mapped.is_loopback)

@@ -6,7 +6,7 @@ responses."""
 
 from __future__ import annotations
 
-from sipgw.core.surroundings import DEFAULT_PORTS, is_address, is_loopback
+from sipgw.core.surroundings import DEFAULT_PORTS, is_address
 from sipgw.core.user import TransactionUser
 from sipgw.script.run import Run, Socket
 from sipgw.sip.actions import Flow
@@ -60,17 +60,14 @@ def next_flow(run: Run, targets: list[Target]) -> Flow:
     problem = NoWay(*UNRESOLVABLE)
     while targets:
         try:
-            return flow_to(run, *targets.pop(0), named=True)
+            return flow_to(run, *targets.pop(0))
         except NoWay as error:
             problem = error
     raise problem
 
 
-def flow_to(run: Run, transport: str, host: str, port: int, *, named: bool = False) -> Flow:
-    """The flow from the right socket of ours to an IP address; ``NoWay`` if nothing can or may be sent there.
-
-    ``named``: the address is what a name led to. Then it may be on this machine only if our socket is, too: who can make us
-    look up a name of theirs does not reach what listens on loopback (hardening P36)."""
+def flow_to(run: Run, transport: str, host: str, port: int) -> Flow:
+    """The flow from the right socket of ours to an IP address; ``NoWay`` if nothing can or may be sent there."""
     user: TransactionUser = run.user
     ipv6 = ":" in host
     socket = run.send_socket
@@ -86,11 +83,8 @@ def flow_to(run: Run, transport: str, host: str, port: int, *, named: bool = Fal
         user.log_rarely(("socket", transport, ipv6), -1, f"no {transport} socket from which to reach {host}:{port}")
         raise NoWay(*NO_SOCKET)
     flow: Flow = socket.flow(host, port)
-    refused = flow.refused
-    if named and not refused and is_loopback(host) and not is_loopback(socket.host):
-        refused = "is this machine, and a name led there"
-    if refused:
-        user.log_rarely(("refused", host), -1, f"nothing is sent to {host}:{port}: it {refused}")
+    if flow.refused:
+        user.log_rarely(("refused", host), -1, f"nothing is sent to {host}:{port}: it {flow.refused}")
         raise NoWay(*NO_SOCKET)
     used = user.blacklists.default if run.blacklists is None else run.blacklists
     if used:

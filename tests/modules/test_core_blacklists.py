@@ -102,7 +102,7 @@ def server_with(lists: str = LISTS) -> tuple[Any, Any]:
     """A server with the blacklists of a script, and the module on it."""
     reading = reading_of(lists)
     assert not reading.errors, reading.errors
-    server = FakeServer(disable_dns_blacklist="disable_dns_blacklist = no" not in lists)
+    server: Any = FakeServer(disable_dns_blacklist="disable_dns_blacklist = no" not in lists)
     server.user.blacklists.configure(reading.config.blacklists, not server.user.globals["disable_dns_blacklist"])
     module = CoreBlacklists(server)
     server.commands.add(module)

@@ -208,16 +208,6 @@ class TargetTests(Named):
         self.assertEqual(self.rig.said(ALICE), ["200 MESSAGE"])
         self.settle()
 
-    def test_loopback(self) -> None:
-        """A name does not lead to this machine's loopback unless our socket is there; an address in the URI does."""
-        self.rig.socket.host = "192.0.2.1"
-        self.call(method="MESSAGE")
-        self.assertEqual((self.rig.said(ALICE), self.rig.said(BOB)), (["477 MESSAGE"], []))
-        self.settle()
-        self.call("sip:127.0.0.1:7002", "MESSAGE")
-        self.assertEqual(self.rig.said(BOB)[:1], ["MESSAGE"])
-        self.settle()
-
     def test_waits(self) -> None:
         """While the name is looked up the request has a transaction; a CANCEL meanwhile ends it and nothing is sent."""
         answer: Deferred[list[Target]] = Deferred()
