@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sipgw.script.regex import BadPattern, Regex, compile_regex
 from sipgw.script.run import Run
@@ -278,13 +278,24 @@ def log_level(run: Run) -> int:
     return level
 
 
+class Fault(NamedTuple):
+    """What ``$err.*`` shows of an error that is not the peer's."""
+
+    kind: int
+    level: int
+    info: str
+    status: int
+    reason: str
+
+
 def too_many_loops(run: Run, limit: int) -> None:
     """A loop was stopped."""
     wrong(run, f"a loop did not end after {limit} times (max_while_loops)", L_ERR)
 
 
 def assert_failed(run: Run, message: str) -> None:
-    """An ``assert`` does not hold."""
+    """An ``assert`` does not hold: the error route learns of it."""
+    run.error = Fault(4, 1, "assertion failed", 500, "server error")
     wrong(run, f"assertion failed{': ' if message else ''}{message}", -2)
 
 

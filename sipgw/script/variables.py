@@ -135,22 +135,30 @@ def get_argv(run: Run, name: str) -> Value:
     return found
 
 
-def _error(attribute: str, default: Value) -> Callable[[Run], Value]:
+def _error(attribute: str) -> Callable[[Run], Value]:
     def get(run: Run) -> Value:
-        found: Value = getattr(run.error, attribute, default)
+        found: Value = getattr(run.error, attribute, None)
         return found
 
     return get
 
 
-def get_error_class(run: Run) -> Value:
-    """``$err.class``: 0 without an error, 2 for a message that cannot be parsed."""
-    return 0 if run.error is None else 2
+def _error_number(attribute: str, malformed: int) -> Callable[[Run], Value]:
+    """``$err.class``, ``$err.level``: 0 without an error; ``malformed`` for a message that cannot be parsed."""
+
+    def get(run: Run) -> Value:
+        if run.error is None:
+            return 0
+        found: Value = getattr(run.error, attribute, malformed)
+        return found
+
+    return get
 
 
-def get_error_level(run: Run) -> Value:
-    """``$err.level``: 0 without an error, 1 for one of the peer."""
-    return 0 if run.error is None else 1
+def get_error_info(run: Run) -> Value:
+    """``$err.info``: what happened."""
+    found: Value = getattr(run.error, "info", getattr(run.error, "reason", ""))
+    return found
 
 
 def get_log_level(run: Run) -> Value:
@@ -273,11 +281,11 @@ OWN = (
     Variable("cfg_line", lambda run: run.line),
     Variable("cfg_file", lambda run: None),
     Variable("argv", get_argv, takes_name=True),
-    Variable("err.class", get_error_class),
-    Variable("err.level", get_error_level),
-    Variable("err.info", _error("reason", "")),
-    Variable("err.rcode", _error("status", None)),
-    Variable("err.rreason", _error("reason", None)),
+    Variable("err.class", _error_number("kind", 1)),
+    Variable("err.level", _error_number("level", 3)),
+    Variable("err.info", get_error_info),
+    Variable("err.rcode", _error("status")),
+    Variable("err.rreason", _error("reason")),
     Variable("log_level", get_log_level, set_log_level),
     Variable("xlog_level", get_xlog_level, set_xlog_level),
     Variable("si", get_si),

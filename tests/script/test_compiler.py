@@ -241,8 +241,8 @@ class ScriptTests(SynchronousTestCase):
 
     def test_assert(self) -> None:
         """A failed assert runs the error route and ends the script; without ``enable_asserts`` nothing is asked."""
-        text = 'route { assert($rm == "BYE", "a BYE"); xlog("on"); } error_route { xlog("error"); }'
-        for setting, expected in [("enable_asserts = yes", ["error"]), ("", ["on"])]:
+        text = 'route { assert($rm == "BYE", "a BYE"); xlog("on"); } error_route { xlog("$err.class $err.level $err.info $err.rcode $err.rreason"); }'
+        for setting, expected in [("enable_asserts = yes", ["4 1 assertion failed 500 server error"]), ("", ["on"])]:
             script = Script(f"{setting}\n{text}")
             script.request()
             self.assertEqual(script.server.out, expected)

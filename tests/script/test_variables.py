@@ -225,7 +225,7 @@ class ReadTests(SynchronousTestCase):
         run.error = MalformedMessage("Bad Via", 400)
         assert script.routes.error is not None
         script.routes.error.function(run)
-        self.assertEqual(script.server.out, ["2 1 Bad Via 400 Bad Via"])
+        self.assertEqual(script.server.out, ["1 3 Bad Via 400 Bad Via"])
 
     def test_colours(self) -> None:
         """``$C(xy)`` gives nothing unless colours are asked for."""
