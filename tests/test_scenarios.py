@@ -165,6 +165,6 @@ class WireTests(SynchronousTestCase):
         self.assertIn("nosuch", str(error))
 
     def test_datagrams_only(self):
-        """A script that listens on TCP too cannot be put on a wire."""
-        text = SCRIPT + 'loadmodule "proto_tcp.so"\nsocket = tcp:127.0.0.1:5060\n'
-        self.assertRaises(AssertionError, WiredServer, text)
+        """Of a script that listens on TCP too, the UDP sockets are opened on the wire."""
+        server = WiredServer(SCRIPT + 'loadmodule "proto_tcp.so"\nsocket = tcp:127.0.0.1:5060\n')
+        self.assertEqual([str(socket) for socket in server.user.sockets], ["udp:127.0.0.1:5060"])
