@@ -27,8 +27,7 @@ check: $(READY_DEV)
 
 bench: $(READY_DEV)
 	@tests/install.sh kamailio=kamailio || true
-	$(BIN)/python -m bench.memory
-	$(BIN)/python -m bench.loopback
+	$(BIN)/python -m bench
 
 nightly: $(READY_DEV)
 	@tests/install.sh sip-tester=sipp || true
