@@ -121,6 +121,17 @@ SCRIPTS: list[tuple[str, str, list[str]]] = [
     ('slow_set($var(x), "later"); xlog("$var(x)"); if (slow(3)) xlog("T"); $var(y) = slow(4) + 1; xlog("$var(y)");', "", ["later", "T", "5"]),
     ('if (slow_test("x") && !slow_test("")) xlog("T"); code(0); xlog("not here");', "", ["T"]),
     ('if (code(0)) xlog("T"); xlog("not here");', "", []),
+    ('$var(n) = "w"; route($var(n), 1); $var(n) = "p"; route($var(n), 2); $var(n) = "no"; if (!route($var(n))) xlog("on");', 'route[w] { slow(1); xlog("w $param(1)"); } route[p] { xlog("p $param(1)"); }', ["w 1", "p 2", "on"]),
+    ('$var(d) = 0; route(r); xlog("$var(d)");', "route[r] { slow(1); $var(d) += 1; if ($var(d) < 3) route(r); }", ["3"]),
+    ('$var(d) = 0; route(r); xlog("$var(d)");', "route[r] { slow(1); $var(d) += 1; route(r); }", ["99"]),
+    ('note($var(none)); xlog("$rc"); note("x"); xlog("$rc"); route(a); xlog("not here");', "route[a] { if (bad()) return(1); exit; }", ["-1", "('x',)", "1"]),
+    ('$var(p) = "("; if (pattern($var(p))) xlog("T"); else xlog("F"); if (pattern($var(none))) xlog("T"); else xlog("F");', "", ["F", "F"]),
+    ('if (route(a)) xlog("T"); else xlog("F");', "route[a] { note($var(none)); }", ["F"]),
+    ('if (route(a)) xlog("T"); else xlog("F");', 'route[a] { note("x"); }', ["('x',)", "T"]),
+    ('if (route(a)) xlog("T"); else xlog("F");', "route[a] { code(-2); }", ["F"]),
+    ('if (route(a)) xlog("T"); else xlog("F");', "route[a] { $var(x) = 5; if (good(\"y\")) { ; } }", ["y", "T"]),
+    ('if (route(a)) xlog("T"); else xlog("F");', "route[a] { for ($var(c) in $(hdr(X-A)[*])) { if ($var(c) == \"2\") break; } }", ["F"]),
+    ('if (route(a)) xlog("T"); else xlog("F");', "route[a] { $var(i) = 1; switch ($var(i)) { case 1: good(\"1\"); case 2: good(\"2\"); } }", ["1", "2", "T"]),
     # contexts
     ('xlog("$(<request>rU) $(<request>hdr(X-A)[1]) $(<request>ru{uri.host}) $(<reply>rs)");', "", ["bob 2 example.com <null>"]),
     # logs
