@@ -37,6 +37,12 @@ def _not_negative(value: int) -> None:
         raise ValueError(f"{value} is negative")
 
 
+def one_part(value: str) -> None:
+    """Refuse what is not one part of a path; for the modules that mount something."""
+    if not value.strip("/") or "/" in value.strip("/"):
+        raise ValueError(f"{value!r} is not one part of a path")
+
+
 class Httpd(Module):
     """Serves HTTP, or HTTPS, for the modules that mount a resource."""
 
