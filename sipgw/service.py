@@ -282,8 +282,7 @@ class SipServer(Service):
 
     def log(self, level: int, text: str) -> None:
         """Write one line, if the level in force lets it through."""
-        if level <= self.user.log_level:
-            self.user.log(level, text)
+        self.user.log(level, text)
 
     def _start_periodic(self) -> None:
         for module in self.modules.values():

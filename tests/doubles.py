@@ -88,6 +88,8 @@ class FakeUser:
         """Keep the line."""
         self.logged.append((level, text))
 
+    xlog = log
+
     def log_rarely(self, key: object, level: int, text: str) -> None:
         """Keep the line."""
         self.logged.append((level, text))

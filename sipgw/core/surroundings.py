@@ -47,7 +47,8 @@ class Surroundings:
     ) -> None:
         self.clock = clock
         self.wall_clock = wall_clock
-        self.log = log
+        self.xlog = log
+        """Writes a line of the script's own (``xlog``), whose level has been looked at."""
         self.globals = settings
         self.log_level: int = settings.get("log_level", 2)
         self.xlog_level: int = settings.get("xlog_level", 2)
@@ -68,6 +69,11 @@ class Surroundings:
         self.blacklists = Blacklists(clock)
         self._myself: dict[tuple[str, int], bool] = {}
         self._hops: dict[str, NextHop] = {}
+
+    def log(self, level: int, text: str) -> None:
+        """Write one line of the server's own, if ``log_level`` lets it through (-3 alert .. 4 debug)."""
+        if level <= self.log_level:
+            self.xlog(level, text)
 
     def add_socket(self, socket: Socket) -> None:
         """Listen on one more socket."""

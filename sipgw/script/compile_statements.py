@@ -390,7 +390,7 @@ class Statements(Conditions):
             self._guarded_log("xlog_level", constant(number), self.format(node.format))
 
     def _guarded_log(self, which: str, level: ast.expr, text: ast.expr, *first: ast.expr) -> None:
-        """``if run.user.xlog_level >= 1: run.user.log(1, f"...")``: nothing is formatted to be thrown away."""
+        """``if run.user.xlog_level >= 1: run.user.xlog(1, f"...")``: nothing is formatted to be thrown away."""
         colours = self.unit.colours
         if which == "xlog_level" and colours.own_xlog_level:
             limit: ast.expr = call(self.use(runtime.xlog_level), name("run"))
@@ -398,7 +398,7 @@ class Statements(Conditions):
             limit = call(self.use(runtime.log_level), name("run"))
         else:
             limit = pieces.attribute("run", "user", which)
-        write = pieces.do(call(pieces.attribute("run", "user", "log"), level, text))
+        write = pieces.do(call(pieces.attribute("run", "user", "xlog" if which == "xlog_level" else "log"), level, text))
         self.emit(pieces.when(pieces.every([*first, pieces.compare(limit, ast.GtE(), level)]), [write]))
 
     def visit_Error(self, node: nodes.Error, tail: bool) -> None:

@@ -88,6 +88,9 @@ class Surroundings(Protocol):
     def log(self, level: int, text: str) -> None:
         """Write one line at an OpenSIPS level (-3 alert .. 4 debug)."""
 
+    def xlog(self, level: int, text: str) -> None:
+        """Write one line of the script's own; its level has been compared with ``xlog_level``."""
+
     def wall_clock(self) -> float:
         """Seconds since 1970, for ``$Ts`` and the like; never for timers."""
 

@@ -112,7 +112,8 @@ class SettingsTests(SynchronousTestCase):
     def test_without_effect(self) -> None:
         """What has no meaning here is accepted and said; so is a backlog that is too short."""
         self.settings(
-            'modparam("proto_tcp", "tcp_max_msg_chunks", 8)\nmodparam("proto_tcp", "tcp_async_local_write_timeout", 8)\n'
+            'log_level = 3\nmodparam("proto_tcp", "tcp_max_msg_chunks", 8)\n'
+            'modparam("proto_tcp", "tcp_async_local_write_timeout", 8)\n'
             'modparam("proto_tcp", "trace_on", 1)\nmodparam("proto_tcp", "trace_destination", "hep")\n'
             'modparam("proto_tcp", "trace_filter_route", "x")\ntcp_socket_backlog = 20\ntcp_threshold = 5\n'
         )

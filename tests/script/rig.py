@@ -83,6 +83,8 @@ class Server:
         """Note a line."""
         self.lines.append((level, text))
 
+    xlog = log
+
     def wall_clock(self) -> float:
         """One moment of 2026."""
         return 1795374232.64
