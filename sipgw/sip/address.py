@@ -27,6 +27,9 @@ _quick_name_addr = re.compile(
 _quick_addr_spec = re.compile(
     rf'[ \t]*([A-Za-z][A-Za-z0-9+.\-]*:[^<>"\x00-\x20\x7f;,?]+)({_PARAMS})[ \t]*'
 ).fullmatch
+_usual_via = re.compile(
+    rf"[ \t]*+(SIP/2\.0)/([{_T}]++) ([A-Za-z0-9_.\-]++|\[[0-9A-Fa-f:.]++\])(?::([0-9]++))?(;branch=({_VALUE}+)(;rport)?)"
+).fullmatch
 _quick_via = re.compile(
     rf"[ \t]*(SIP/2\.0)/([{_T}]+) ([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]+))?"
     rf"({_PARAMS})[ \t]*"
@@ -267,7 +270,7 @@ class Via:
     ``protocol``: "SIP/2.0". ``transport``: as written ("UDP"). ``host`` keeps the brackets of an IPv6 reference,
     ``port`` is ``None`` where none is written. ``comment``: RFC 2543's, without its parentheses, or ""."""
 
-    __slots__ = ("_params", "comment", "host", "params_text", "port", "protocol", "transport")
+    __slots__ = ("_branch", "_params", "asks_rport", "comment", "host", "params_text", "port", "protocol", "transport")
 
     def __init__(
         self, protocol: str, transport: str, host: str, port: int | None, params_text: str, comment: str = "",
@@ -279,18 +282,33 @@ class Via:
         self.params_text = params_text
         self.comment = comment
         self._params: dict[str, str | None] | None = None
+        self._branch: str | None = None
+        self.asks_rport: bool | None = None
+        """Where there is nothing but a branch: whether a bare rport follows it; ``None`` for any other parameters."""
 
     @classmethod
     def parse(cls, text: str) -> Via:
         """Read one value; raises ``MalformedMessage``. Parameters are cut when they are asked for."""
-        match = _quick_via(text)
-        if match is None:
-            return cls._parse_carefully(text)
-        protocol, transport, host, digits, params_text = match.groups()
-        port = None if digits is None else parse_uint(digits, 65535, "port in Via")
+        match = _usual_via(text)
+        if match is not None:
+            protocol, transport, host, digits, params_text, branch, rport = match.groups()
+        else:
+            match = _quick_via(text)
+            if match is None:
+                return cls._parse_carefully(text)
+            protocol, transport, host, digits, params_text = match.groups()
+            branch = None
+        if digits is None:
+            port = None
+        else:
+            port = int(digits) if len(digits) < 5 else parse_uint(digits, 65535, "port in Via")
         if host[0] == "[" and ipv6_groups(host[1:-1]) is None:
             raise MalformedMessage("Bad IPv6 reference in Via")
-        return cls(protocol, transport, host, port, params_text)
+        via = cls(protocol, transport, host, port, params_text)
+        if branch is not None:
+            via._branch = branch
+            via.asks_rport = rport is not None
+        return via
 
     @classmethod
     def _parse_carefully(cls, text: str) -> Via:
@@ -335,7 +353,14 @@ class Via:
     @property
     def branch(self) -> str | None:
         """The branch parameter, or ``None`` (an RFC 2543 client)."""
-        return self.params.get("branch")
+        branch = self._branch
+        return self.params.get("branch") if branch is None else branch
+
+    def change_params(self, text: str) -> None:
+        """Put other parameters in the place of those that there are, the branch among them."""
+        self.params_text = text
+        self.asks_rport = None
+        self._params = None
 
     @property
     def received(self) -> str | None:

@@ -36,11 +36,21 @@ _USUAL_NUMBERS: Final = {f" {number}": number for number in range(256)}
 _STATUS: Final = {f"{code}": code for code in range(100, 700)}
 
 
+MAX_KNOWN: Final = 4096
+"""How many values of From, To and CSeq are remembered in parsed form; then the memory starts anew."""
+MAX_KNOWN_LENGTH: Final = 256
+"""Longer ones are not remembered, so that no sender can make the memory large."""
+_known_addresses: dict[str, NameAddr] = {}
+
+
 class CSeq(NamedTuple):
     """Holds the value of CSeq (RFC 3261 20.16)."""
 
     number: int
     method: str
+
+
+_known_cseqs: dict[str, CSeq] = {}
 
 
 class Message:
@@ -265,17 +275,14 @@ class Message:
             via = self._via
             if via is None:
                 via = self._via = _read_via(self)
-            via.params  # noqa: B018 - reading is the check
+            if via.asks_rport is None:
+                via.params  # noqa: B018 - reading is the check
             part = "From"
-            address = self._from
-            if address is None:
-                address = self._from = _read_from(self)
-            address.tag  # noqa: B018
+            if self._from is None:
+                self._from = _read_known_address(self, "from")
             part = "To"
-            address = self._to
-            if address is None:
-                address = self._to = _read_to(self)
-            address.tag  # noqa: B018
+            if self._to is None:
+                self._to = _read_known_address(self, "to")
             part = "Call-ID"
             if self._call_id is None:
                 self._call_id = _read_call_id(self)
@@ -283,7 +290,8 @@ class Message:
             if self._cseq is None:
                 self._cseq = _read_cseq(self)
             part = "Max-Forwards"
-            self.max_forwards  # noqa: B018
+            if "max-forwards" in kinds:
+                self.max_forwards  # noqa: B018
             part = "Expires"
             if "expires" in kinds:
                 self.expires  # noqa: B018
@@ -308,7 +316,21 @@ class Request(Message):
     def __init__(
         self, method: str, uri: str, lines: list[str], names: list[str], body: bytes, limits: Limits,
     ) -> None:
-        Message.__init__(self, lines, names, body, limits)
+        # as Message.__init__, which would cost a call
+        self.lines = lines
+        self.names = names
+        self.body = body
+        self.limits = limits
+        self._bad = None
+        self._via = None
+        self._vias = None
+        self._from = None
+        self._to = None
+        self._call_id = None
+        self._cseq = None
+        self._contacts = None
+        self._routes = None
+        self._record_routes = None
         self.method = method
         self.uri = uri
         self._request_uri: Uri | None = None
@@ -346,7 +368,21 @@ class Response(Message):
     def __init__(
         self, status: int, reason: str, lines: list[str], names: list[str], body: bytes, limits: Limits,
     ) -> None:
-        Message.__init__(self, lines, names, body, limits)
+        # as Message.__init__, which would cost a call
+        self.lines = lines
+        self.names = names
+        self.body = body
+        self.limits = limits
+        self._bad = None
+        self._via = None
+        self._vias = None
+        self._from = None
+        self._to = None
+        self._call_id = None
+        self._cseq = None
+        self._contacts = None
+        self._routes = None
+        self._record_routes = None
         self.status = status
         self.reason = reason
 
@@ -455,6 +491,20 @@ def _read_vias(message: Message) -> list[Via]:
     return [Via.parse(value) for value in values]
 
 
+def _read_known_address(message: Message, name: str) -> NameAddr:
+    """Read From or To with its tag. Every message of a dialog has the same two: those seen lately are not read again."""
+    text = message.lines[message.names.index(name)].partition(":")[2]
+    address = _known_addresses.get(text)
+    if address is None:
+        address = NameAddr.parse(unfold(text) if "\n" in text else text)
+        address.tag  # noqa: B018 - reading is the check
+        if len(text) < MAX_KNOWN_LENGTH:
+            if len(_known_addresses) >= MAX_KNOWN:
+                _known_addresses.clear()
+            _known_addresses[text] = address
+    return address
+
+
 def _read_from(message: Message) -> NameAddr:
     return NameAddr.parse(_first(message, "from"))
 
@@ -464,14 +514,31 @@ def _read_to(message: Message) -> NameAddr:
 
 
 def _read_call_id(message: Message) -> str:
-    text = _first(message, "call-id").strip(" \t\r\n")
+    text = _first(message, "call-id")
+    words = text.split()
+    if len(words) == 1 and len(words[0]) == len(text) - 1 and text[0] == " ":
+        return words[0]  # as nearly all write it; split() knows more kinds of blanks than RFC 3261, which go the long way
+    text = text.strip(" \t\r\n")
     if not text or " " in text or "\t" in text or "\r" in text:
         raise MalformedMessage("Bad value")
     return text
 
 
 def _read_cseq(message: Message) -> CSeq:
-    digits, _, method = _first(message, "cseq").strip(" \t\r\n").partition(" ")
+    text = _first(message, "cseq")
+    known = _known_cseqs.get(text)
+    if known is not None:
+        return known
+    read = _cut_cseq(message, text)
+    if len(text) < MAX_KNOWN_LENGTH:
+        if len(_known_cseqs) >= MAX_KNOWN:
+            _known_cseqs.clear()
+        _known_cseqs[text] = read
+    return read
+
+
+def _cut_cseq(message: Message, text: str) -> CSeq:
+    digits, _, method = text.strip(" \t\r\n").partition(" ")
     if method not in METHODS:
         if "\t" in digits or not method:
             digits, _, method = digits.partition("\t")
@@ -513,6 +580,19 @@ def stamp_via(request: Message, host: str, port: int, *, force_rport: bool = Fal
     was asked for, or where the sender put one itself; ``rport`` when asked for, or with ``force_rport``.
     May be called again. Raises ``MalformedMessage`` for a Via that cannot be read."""
     via = request.via
+    asks = via.asks_rport
+    if asks is False and not force_rport and via.host == host:
+        return
+    if asks:
+        # as nearly all ask for it: a bare rport behind the branch, and nothing else
+        index = request.names.index("via")
+        line = request.lines[index]
+        if line.endswith(";rport") and "," not in line:
+            stamp = f"={port};received={host}"
+            request.lines[index] = line + stamp
+            via.change_params(via.params_text + stamp)
+            request._vias = None
+            return
     params = via.params
     rport = force_rport or "rport" in params
     if not rport and "received" not in params and (via.host == host or via.address == host):
@@ -524,10 +604,12 @@ def stamp_via(request: Message, host: str, port: int, *, force_rport: bool = Fal
         new = f"{before};rport={port}{after};received={host}" if rport else f"{old};received={host}"
     else:
         new = ""
-    if rport:
-        params["rport"] = str(port)
-    params["received"] = host
-    via.params_text = new = new or write_params(params)
+    if not new:
+        if rport:
+            params["rport"] = str(port)
+        params["received"] = host
+        new = write_params(params)
+    via.change_params(new)
     request._vias = None
     index = request.names.index("via")
     line = request.lines[index]
