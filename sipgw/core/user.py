@@ -17,9 +17,9 @@ import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from hashlib import blake2b
+from math import inf
 from os import urandom
 from typing import Any, Protocol
-from zlib import crc32
 
 from twisted.internet.defer import Deferred
 
@@ -33,7 +33,7 @@ from sipgw.sip.actions import Action, Deliver, Failed, Flow, Send
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.layer import TransactionLayer
 from sipgw.sip.message import Request, Response, is_keepalive, parse, stamp_via
-from sipgw.sip.replies import respond_to
+from sipgw.sip.replies import lacks_tag, respond_to
 from sipgw.sip.target import Target
 from sipgw.sip.timers import DelayQueues
 from sipgw.sip.transaction import ClientTransaction
@@ -98,7 +98,7 @@ class TransactionUser(Surroundings):
         self._call_later = call_later
         self._queue: deque[Action] = deque()
         self._performing = False
-        self._wake_at: float | None = None
+        self._wake_at = inf
         self._wake: Any = None
         self._quiet: dict[object, list[float]] = {}
         self._tag_prefix = self.layer.new_branch()[7:]
@@ -136,7 +136,10 @@ class TransactionUser(Surroundings):
                 self.rcv_requests.value += 1
                 stamp_via(message, flow.host, flow.port)
                 message.check()
-                self.perform(self.layer.receive(message, flow, now))
+                if self._performing or self.layer.knows(message):
+                    self.perform(self.layer.receive(message, flow, now))
+                else:
+                    self._begin(message, flow, now)
             else:
                 self.rcv_replies.value += 1
                 message.check()
@@ -159,6 +162,15 @@ class TransactionUser(Surroundings):
             self.perform(self.layer.flow_lost(flow_id, self.clock()))
         except Exception as error:
             self.broken(error)
+
+    def _begin(self, request: Request, flow: Flow, now: float) -> None:
+        """Take a request that is new to the layer: what ``perform`` does with its delivery, by a shorter way."""
+        self._performing = True
+        try:
+            self._request(request, flow, now)
+        finally:
+            self._performing = False
+            self.perform(())
 
     def _response(self, response: Response, flow: Flow, now: float) -> None:
         route = self.routes.default_onreply
@@ -207,25 +219,27 @@ class TransactionUser(Surroundings):
         queue.extend(actions)
         if self._performing:
             return
-        self._performing = True
-        try:
-            while queue:
-                action = queue.popleft()
-                if isinstance(action, Send):
-                    action.flow.send(action.data)
-                elif isinstance(action, Deliver):
-                    message = action.message
-                    if isinstance(message, Request):
-                        self._request(message, action.flow)
-                    else:
-                        self._deliver_response(message, action.flow, action.transaction, None)
-                elif isinstance(action, Failed):
-                    action.transaction.user.failed(action.reason)
-        finally:
-            self._performing = False
-            if queue:  # something above raised: what was asked for is still done
-                self.perform(())
-        self._set_wake()
+        if queue:
+            self._performing = True
+            try:
+                while queue:
+                    action = queue.popleft()
+                    if isinstance(action, Send):
+                        action.flow.send(action.data)
+                    elif isinstance(action, Deliver):
+                        message = action.message
+                        if isinstance(message, Request):
+                            self._request(message, action.flow, self.clock())
+                        else:
+                            self._deliver_response(message, action.flow, action.transaction, None)
+                    elif isinstance(action, Failed):
+                        action.transaction.user.failed(action.reason)
+            finally:
+                self._performing = False
+                if queue:  # something above raised: what was asked for is still done
+                    self.perform(())
+        if self.layer.delays.soonest < self._wake_at or self.timers.soonest < self._wake_at:
+            self._set_wake()
 
     def _deliver_response(
         self, response: Response, flow: Flow, transaction: ClientTransaction | None, run: Run | None
@@ -237,8 +251,8 @@ class TransactionUser(Surroundings):
         else:
             self.drop_replies.value += 1
 
-    def _request(self, request: Request, flow: Flow) -> None:
-        run = Run(request, RouteKind.REQUEST, flow, self.clock(), self)
+    def _request(self, request: Request, flow: Flow, now: float) -> None:
+        run = Run(request, RouteKind.REQUEST, flow, now, self)
         if not request.uri.startswith(KNOWN_SCHEMES) and not request.uri.lower().startswith(KNOWN_SCHEMES):
             self.bad_uris.value += 1
             self.reply(run, 416, "Unsupported URI Scheme")
@@ -254,11 +268,8 @@ class TransactionUser(Surroundings):
 
     def _set_wake(self) -> None:
         """See to it that the reactor calls ``_woken`` no later than the first timer."""
-        at = self.layer.wake_at()
-        other = self.timers.next()
-        if other is not None and (at is None or other < at):
-            at = other
-        if at is None or (self._wake_at is not None and self._wake_at <= at):
+        at = min(self.layer.delays.soonest, self.timers.soonest)
+        if self._wake_at <= at:
             return
         if self._wake is not None:
             self._wake.cancel()
@@ -266,7 +277,7 @@ class TransactionUser(Surroundings):
         self._wake = self._call_later(max(0.0, at - self.clock()), self._woken)
 
     def _woken(self) -> None:
-        self._wake_at = self._wake = None
+        self._wake_at, self._wake = inf, None
         now = self.clock()
         self.perform(self.layer.expire(now))
         try:
@@ -438,7 +449,7 @@ class TransactionUser(Surroundings):
             request,
             status,
             reason,
-            to_tag=to_tag or self.new_tag(request),
+            to_tag=to_tag or (self.new_tag(request) if lacks_tag(request) else ""),
             headers=headers + self.server_line,
             body=body,
             content_type=content_type,
@@ -447,8 +458,8 @@ class TransactionUser(Surroundings):
 
     def new_tag(self, request: Request) -> str:
         """A To tag that is the same for each retransmission of ``request`` (RFC 3261 8.2.7)."""
-        text = f"{request.call_id} {request.from_tag} {request.cseq.number}"
-        return f"{self._tag_prefix}.{crc32(text.encode('utf-8', 'surrogateescape')):08x}"
+        # the hash of a str is keyed, by a secret of this process (PYTHONHASHSEED); the prefix is another one
+        return f"{self._tag_prefix}.{hash((request.call_id, request.from_tag, request.cseq.number)) & 0xFFFFFFFF:08x}"
 
     def mark(self, text: str) -> str:
         """A short keyed digest of ``text``: 16 characters that only this server could have made."""

@@ -126,7 +126,8 @@ class TransactionLayer:
         self._random = random
         self._branches = ""  # random characters, used up to here:
         self._used = 0
-        self._timers: Delays[Timed] = Delays()
+        self.delays: Delays[Timed] = Delays()
+        """The timers of all transactions; the TU reads ``soonest``, no more."""
         self._servers: dict[Key, ServerTransaction] = {}
         self._clients: dict[Key, ClientTransaction] = {}
         self._on_flow: dict[object, dict[Key, ClientTransaction]] = {}  # those that went out on a connection, by its id
@@ -168,6 +169,16 @@ class TransactionLayer:
             self.counters.absorbed_requests += 1
             self._walk_server(server, _ON_REQUEST, message, flow, now, out)
         return out
+
+    def knows(self, request: Request) -> bool:
+        """Whether ``receive`` would do more with a checked request than deliver it: it is a repetition, or an ACK."""
+        method = request.method
+        if method != "ACK":
+            via = request.via
+            branch = via.branch
+            if branch and branch.startswith(MAGIC_COOKIE) and len(branch) > 7:
+                return (branch, via.host, via.port, method) in self._servers
+        return True
 
     def find(self, request: Request) -> ServerTransaction | None:
         """Return the transaction of ``request`` (RFC 3261 17.2.3); for an ACK or CANCEL, that of the INVITE (9.2).
@@ -263,7 +274,7 @@ class TransactionLayer:
                 timer = TIMER_OF[do]
                 length = tx.lengths[timer]
                 if length > 0:
-                    tx.limit = self._timers.add(length, now, tx, timer)
+                    tx.limit = self.delays.add(length, now, tx, timer)
                 else:
                     self._walk_server(tx, timer, None, flow, now, out)
                     return
@@ -293,8 +304,8 @@ class TransactionLayer:
             return
         answer = UnackedSuccess(key, tx, data)
         answer.interval = self.settings.t1
-        answer.resend = self._timers.add(answer.interval, now, answer, _SUCCESS_AGAIN)
-        answer.limit = self._timers.add(64 * self.settings.t1, now, answer, _SUCCESS_LOST)
+        answer.resend = self.delays.add(answer.interval, now, answer, _SUCCESS_AGAIN)
+        answer.limit = self.delays.add(64 * self.settings.t1, now, answer, _SUCCESS_LOST)
         self._unacked[key] = answer
 
     def _acknowledged(self, ack: Request) -> None:
@@ -372,7 +383,7 @@ class TransactionLayer:
             self._resend_after(tx, lengths[first], first, now)
         else:
             self._on_flow.setdefault(flow.id, {})[key] = tx
-        tx.limit = self._timers.add(tx.timeout, now, tx, last)
+        tx.limit = self.delays.add(tx.timeout, now, tx, last)
         self._clients[key] = tx
         return tx, [Send(data, flow)]
 
@@ -405,12 +416,12 @@ class TransactionLayer:
             elif do is _STOP:
                 tx.stop()
             elif do is _START_C:
-                tx.limit = self._timers.add(tx.invite_timeout, now, tx, _TIMER_C)
+                tx.limit = self.delays.add(tx.invite_timeout, now, tx, _TIMER_C)
             elif do is _RESTART_C:
                 if self.settings.restart_fr_on_each_reply:
                     if tx.limit is not None:
                         tx.limit.cancel()
-                    tx.limit = self._timers.add(tx.invite_timeout, now, tx, _TIMER_C)
+                    tx.limit = self.delays.add(tx.invite_timeout, now, tx, _TIMER_C)
             elif do is _ACK:
                 assert message is not None
                 self._acknowledge(tx, message, out)
@@ -435,7 +446,7 @@ class TransactionLayer:
                 timer = TIMER_OF[do]
                 length = tx.lengths[timer]
                 if length > 0:
-                    tx.limit = self._timers.add(length, now, tx, timer)
+                    tx.limit = self.delays.add(length, now, tx, timer)
                 else:
                     self._walk_client(tx, timer, None, flow, now, out)
                     return
@@ -511,18 +522,18 @@ class TransactionLayer:
             event = _TIMER_B if transaction.method == "INVITE" else _TIMER_F
             if transaction.state is _PROCEEDING and event is _TIMER_B:
                 return
-            transaction.limit = self._timers.add(-(-left // 0.5) * 0.5, now, transaction, event)
+            transaction.limit = self.delays.add(-(-left // 0.5) * 0.5, now, transaction, event)
 
     # Time and the end
 
     def wake_at(self) -> float | None:
         """Return when to call ``expire`` next: never too late, sometimes too early, ``None`` if nothing waits."""
-        return self._timers.next()
+        return self.delays.next()
 
     def expire(self, now: float) -> list[Action]:
         """Do what is due at ``now`` (seconds, monotonic); the actions are in order of the timers' times."""
         out: list[Action] = []
-        while (due := self._timers.pop(now)) is not None:
+        while (due := self.delays.pop(now)) is not None:
             subject, event = due
             if isinstance(subject, ClientTransaction):
                 self._walk_client(subject, _EVENTS[event], None, subject.flow, now, out)
@@ -537,7 +548,7 @@ class TransactionLayer:
             out.append(Send(answer.data, answer.transaction.flow))
             self.counters.replies_t2 += 1
             answer.interval = min(2 * answer.interval, self.settings.t2)
-            answer.resend = self._timers.add(answer.interval, now, answer, _SUCCESS_AGAIN)
+            answer.resend = self.delays.add(answer.interval, now, answer, _SUCCESS_AGAIN)
         else:
             answer.stop()
             del self._unacked[answer.key]
@@ -545,7 +556,7 @@ class TransactionLayer:
 
     def _resend_after(self, tx: Transaction, interval: float, event: Event, now: float) -> None:
         tx.interval = interval
-        tx.resend = self._timers.add(interval, now, tx, event)
+        tx.resend = self.delays.add(interval, now, tx, event)
 
     def terminate(self, transaction: Transaction) -> None:
         """End a transaction at once and forget it: whatever still comes for it is delivered as new."""
@@ -575,7 +586,7 @@ class TransactionLayer:
     @property
     def timers(self) -> int:
         """How many timers run. Counts them one by one: for statistics and tests."""
-        return len(self._timers)
+        return len(self.delays)
 
 
 def _server_key(request: Request, method: str) -> Key:

@@ -6,12 +6,13 @@ They copy the lines of the other message as they came and parse nothing that the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import compress
 from typing import Final
 
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Message, Request, Response
 
-__all__ = ["REASONS", "ack_for", "cancel_for", "reason_for", "respond_to"]
+__all__ = ["REASONS", "ack_for", "cancel_for", "lacks_tag", "reason_for", "respond_to"]
 
 REASONS: Final[dict[int, str]] = {
     100: "Trying", 180: "Ringing", 181: "Call Is Being Forwarded", 182: "Queued", 183: "Session Progress",
@@ -41,8 +42,9 @@ REASONS: Final[dict[int, str]] = {
 """The reason phrases of RFC 3261 21 and of IANA's registry."""
 
 _COPIED: Final = frozenset({"via", "from", "to", "call-id", "cseq"})
-_COPIED_TRYING: Final = _COPIED | {"timestamp"}
-_COPIED_DIALOG: Final = _COPIED | {"record-route"}
+_is_copied = _COPIED.__contains__
+_is_copied_trying = (_COPIED | {"timestamp"}).__contains__
+_is_copied_dialog = (_COPIED | {"record-route"}).__contains__
 
 
 def reason_for(status: int) -> str:
@@ -59,26 +61,27 @@ def respond_to(
     ``to_tag`` is added where To has none, to anything but a 100; a 100 gets the Timestamp of the request (8.2.6.1).
     ``headers``: more lines, each but the last ended by CRLF. ``record_route``: copy Record-Route too (12.1.1). The
     top Via should have been stamped on receipt (``message.stamp_via``)."""
-    wanted = _COPIED_TRYING if status == 100 else _COPIED_DIALOG if record_route else _COPIED
-    lines = request.lines
-    out = [f"SIP/2.0 {status} {reason or reason_for(status)}"]
-    for index, name in enumerate(request.names):
-        if name in wanted:
-            line = lines[index]
-            if name == "to" and to_tag and status > 100 and _lacks_tag(request):
-                line = f"{line};tag={to_tag}"
-            out.append(line)
+    is_copied = _is_copied_trying if status == 100 else _is_copied_dialog if record_route else _is_copied
+    lines, names = request.lines, request.names
+    out = [f"SIP/2.0 {status} {reason or reason_for(status)}", *compress(lines, map(is_copied, names))]
+    if to_tag and status > 100 and lacks_tag(request):
+        line = lines[names.index("to")]
+        out[out.index(line)] = f"{line};tag={to_tag}"
     if headers:
         out.append(headers[:-2] if headers.endswith("\r\n") else headers)
-    if body and content_type:
-        out.append(f"Content-Type: {content_type}")
-    out.append(f"Content-Length: {len(body)}\r\n\r\n")
-    return "\r\n".join(out).encode("utf-8", "surrogateescape") + body
+    if body:
+        if content_type:
+            out.append(f"Content-Type: {content_type}")
+        out.append(f"Content-Length: {len(body)}\r\n\r\n")
+        return "\r\n".join(out).encode("utf-8", "surrogateescape") + body
+    out.append("Content-Length: 0\r\n\r\n")
+    return "\r\n".join(out).encode("utf-8", "surrogateescape")
 
 
-def _lacks_tag(request: Request) -> bool:
+def lacks_tag(request: Request) -> bool:
+    """Tell whether To is well-formed and has no tag."""
     try:
-        return request.to_tag is None
+        return request.to.tag is None
     except MalformedMessage:
         return False  # a To that cannot be read goes back as it came (RFC 4475 3.1.2)
 

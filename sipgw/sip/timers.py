@@ -61,7 +61,7 @@ class Timer(Generic[Subject]):
 class Delays(Generic[Subject]):
     """Holds timers that give back their subject when they are due: ``add`` to start one, ``pop`` to get what is due."""
 
-    __slots__ = ("_due", "_earliest", "_heap", "_queues", "_serial")
+    __slots__ = ("_due", "_earliest", "_heap", "_queues", "_serial", "soonest")
 
     def __init__(self) -> None:
         self._queues: dict[float, deque[Timer[Subject]]] = {}
@@ -69,6 +69,8 @@ class Delays(Generic[Subject]):
         self._due: deque[Timer[Subject]] = deque()
         self._earliest = inf
         self._serial = 0
+        self.soonest = inf
+        """As ``next()``, but ``inf`` if none waits; not to be changed by others."""
 
     def add(self, length: float, now: float, subject: Subject, event: int = 0) -> Timer[Subject]:
         """Start a timer of ``length`` seconds at ``now`` and return it; a length of 0 is due at once."""
@@ -80,6 +82,8 @@ class Delays(Generic[Subject]):
         else:
             if at < self._earliest:
                 self._earliest = at
+                if at < self.soonest:
+                    self.soonest = at
             if len(self._queues) < MAX_QUEUES:
                 self._queues[length] = deque((timer,))
             else:
@@ -91,9 +95,7 @@ class Delays(Generic[Subject]):
         """Return a time at which to call ``pop``: never later than the first timer, ``None`` if none waits.
 
         It may be too early, when what would have been due then was cancelled."""
-        if self._due:
-            return self._due[0].at
-        return None if self._earliest == inf else self._earliest
+        return None if self.soonest == inf else self.soonest
 
     def pop(self, now: float) -> tuple[Subject, int] | None:
         """Take out the earliest timer that is due at ``now``: its subject and event, or ``None`` if none is.
@@ -107,6 +109,7 @@ class Delays(Generic[Subject]):
                     timer.subject = None
                     return subject, timer.event
             if now < self._earliest:
+                self.soonest = self._earliest
                 return None
             self._collect(now)
 
@@ -139,6 +142,7 @@ class Delays(Generic[Subject]):
         due.sort(key=_time_of)
         self._due.extend(due)
         self._earliest = earliest
+        self.soonest = self._due[0].at if self._due else earliest
 
     def __len__(self) -> int:
         """Count the timers that still run. Walks over all of them: for statistics and tests."""

@@ -79,7 +79,7 @@ class LayerTests(SynchronousTestCase):
         self.assertEqual((self.layer.in_use, self.layer.clients, self.layer.timers), (0, 0, 0))
         while (wake := self.layer.wake_at()) is not None:
             self.assertEqual(self.layer.expire(wake), [])
-        self.assertEqual(self.layer._timers.held, 0)
+        self.assertEqual(self.layer.delays.held, 0)
         for table in ("_servers", "_clients", "_acks", "_unacked"):
             self.assertEqual(getattr(self.layer, table), {}, table)
 

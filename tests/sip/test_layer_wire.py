@@ -226,7 +226,7 @@ class AnythingTests(SynchronousTestCase):
             self.now = max(self.now, wake)
             self.layer.expire(self.now)
         layer = self.layer
-        self.assertEqual((layer.in_use, layer.clients, layer.timers, layer._timers.held), (0, 0, 0, 0))
+        self.assertEqual((layer.in_use, layer.clients, layer.timers, layer.delays.held), (0, 0, 0, 0))
         self.assertEqual((layer._acks, layer._unacked), ({}, {}))
         for tx in (*self.servers, *self.clients):
             self.assertIs(tx.state, State.TERMINATED)
