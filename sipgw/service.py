@@ -40,6 +40,7 @@ from sipgw.script.run import Run
 from sipgw.script.symbols import Symbols
 from sipgw.sip.message import parse
 from sipgw.statistics import Statistics
+from sipgw.transport.resolver import Resolver
 from sipgw.transport.stream import StreamSocket
 from sipgw.transport.udp import UdpSocket
 
@@ -138,6 +139,9 @@ class SipServer(Service):
         self.user.arguments = dict(defines or {})
         self.configuration = Configuration(reading, self)
         self.sockets: list[UdpSocket | StreamSocket] = []
+        self.name_servers: list[tuple[str, int]] | None = None
+        """Name servers to ask instead of those of ``/etc/resolv.conf``; for tests."""
+        self.resolver: Resolver | None = None
         self.observer: Any = None
         self.status = 0
         """The exit status of the process."""
@@ -179,6 +183,9 @@ class SipServer(Service):
             self.sockets.clear()
         for each in self.sockets:
             self.user.add_socket(each)
+        self.resolver = Resolver(self.user, self.reactor, servers=self.name_servers)
+        self.user.resolve = self.resolver.resolve
+        self.user.resolve_host = self.resolver.resolve_host
 
     def _socket(self, plan: SocketPlan) -> UdpSocket | StreamSocket:
         options: dict[str, Any] = {
@@ -400,6 +407,8 @@ class SipServer(Service):
                 self.user.broken(error)
 
     def _close(self, _result: Any) -> None:
+        if self.resolver is not None:
+            self.resolver.close()
         for each in self.sockets:
             each.stop()
 

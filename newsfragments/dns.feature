@@ -1,0 +1,1 @@
+Names are looked up as RFC 3263 says (NAPTR, SRV with weights, A and AAAA), by our own resolver that never holds up other traffic; ``t_relay`` goes on to the next target when one answers 503 or nothing, and ``dst_blacklist`` with its functions and commands forbids destinations.
