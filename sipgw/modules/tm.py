@@ -228,7 +228,7 @@ class Tm(Module):
         if context is None:
             return 0
         if run.kind is RouteKind.REQUEST:
-            context.run = run
+            context.keep(run)
             context.made_to_wait = False
         context.flags.update(chosen)
         try:
@@ -375,7 +375,9 @@ class Tm(Module):
     def ruri(self, run: Run) -> str | None:
         """``$T_ruri``: the Request-URI of the current branch."""
         context = run.transaction
-        if context is None or not context.branches:
+        if context is None:
+            return run.uri or None
+        if not context.branches:
             return None
         text: str = context.branches[min(run.branch_index, len(context.branches) - 1)].run.uri
         return text

@@ -94,6 +94,8 @@ class ResponseContext:
         "cancel_asked",
         "cancel_headers",
         "cancelled",
+        "dst_uri",
+        "edits",
         "first_branch",
         "flags",
         "forking",
@@ -101,13 +103,16 @@ class ResponseContext:
         "fr_timeout",
         "id",
         "kept",
+        "last_final",
         "listeners",
         "local_status",
         "made_to_wait",
+        "message_flags",
         "on_branch",
         "on_failure",
         "on_reply",
         "picked",
+        "reply_edits",
         "request",
         "run",
         "server",
@@ -115,6 +120,7 @@ class ResponseContext:
         "tm",
         "to_tag",
         "turn",
+        "uri",
         "user",
     )
 
@@ -122,8 +128,8 @@ class ResponseContext:
         assert isinstance(run.message, Request)
         self.tm = tm
         self.user: TransactionUser = run.user
-        self.run = run
         self.request = run.message
+        self.keep(run)
         self.server = server
         server.user = self
         self.branches: list[ClientBranch] = []
@@ -146,6 +152,8 @@ class ResponseContext:
         """Made only because the request's run had to wait; ends unused if the script neither relays nor replies."""
         self.picked: ClientBranch | None = None
         """In a failure route: the branch whose response is the best."""
+        self.last_final = 0
+        """The number of the branch that ended last."""
         self.listeners: list[Listener] | None = None
         self.flags: set[str] = set()
         self.kept: dict[str, Any] = {}
@@ -153,6 +161,18 @@ class ResponseContext:
         self.fr_timeout: float | None = None
         self.fr_inv_timeout: float | None = None
         self.turn = Turn(self.user.broken)
+
+    def keep(self, run: Run) -> None:
+        """Keep the request as ``run`` has it now: what the script changes later is not part of the transaction (house 2.6, 8).
+
+        Only AVPs and what modules keep (``run.context``) are shared."""
+        self.run = run
+        self.uri = run.uri
+        """The Request-URI that the script relayed to; a failure route begins with the received one again."""
+        self.dst_uri = run.dst_uri
+        self.edits = run.edits
+        self.reply_edits = list(run.reply_edits) if run.reply_edits else None
+        self.message_flags = run.flags
 
     # -- what listeners hear
 
@@ -191,8 +211,11 @@ class ResponseContext:
                 sent += await self._send_branch(branch_run)
             except NoWay as error:
                 problem = error
+            run.flags = branch_run.flags
         self.forking = False
+        self.message_flags = run.flags
         run.branches = []
+        run.attrs = None
         if self.cancel_asked:
             if self.cancelled:
                 self._cancelled_while_forking()
@@ -235,7 +258,6 @@ class ResponseContext:
         user = self.user
         if self.on_branch is not None:
             result = await user.run_route(self.on_branch, run)
-            self.run.flags = run.flags
             if result is DROP:
                 return False
         spare: list[Target] = []
@@ -301,7 +323,7 @@ class ResponseContext:
             for route in (self.on_reply, branch.on_reply):
                 if route is not None and await self.user.run_route(route, run) is DROP and status < 200:
                     return
-            self.run.flags = run.flags
+            self.message_flags = run.flags
             edits = run.edits
             status = response.status
         branch.status = status
@@ -319,6 +341,7 @@ class ResponseContext:
         else:
             branch.over = True
             branch.edits = edits
+            self.last_final = branch.index
             if status >= 600 and not self.tm.disable_6xx_block:
                 self._cancel_others(branch)
             await self._judge()
@@ -331,6 +354,7 @@ class ResponseContext:
         if not provisional and self._fail_over(branch):
             return
         branch.over = True
+        self.last_final = branch.index
         branch.status = 408 if reason == "timeout" else 503
         branch.response = None
         if reason == "timeout" and provisional and self.request.method == "INVITE" and not branch.cancel:
@@ -350,8 +374,9 @@ class ResponseContext:
         if route is not None:
             self.on_failure = None
             forks = len(self.branches)
-            run = self._failure_run(best)
+            run = self._failure_run()
             await self.user.run_route(route, run)
+            self.message_flags = run.flags
             if self.status >= 200 or len(self.branches) > forks:
                 return
         self._answer_with(best)
@@ -360,7 +385,7 @@ class ResponseContext:
         status = 487 if self.cancelled and best.response is None else best.status
         if best.response is None:
             phrase = {408: "Request Timeout", 487: "Request Terminated", 503: "Service Unavailable"}[status]
-            self.send_reply(self.run, status, phrase)
+            self._reply_alone(status, phrase)
             return
         if status == 503 and not self.user.globals.get("disable_503_translation"):
             # RFC 3261 16.7 step 6: a 503 of one destination does not mean that this proxy is out of service
@@ -378,7 +403,7 @@ class ResponseContext:
         self.tm.relayed_replies.value += 1
         user.fwd_replies.value += 1
         if user.no_connect_reply:
-            user.note_flags(self.server.flow, self.run.flags)
+            user.note_flags(self.server.flow, self.message_flags)
         user.perform(user.layer.respond(self.server, data, status, user.clock()))
         if status >= 200:
             self._ended(status)
@@ -391,7 +416,7 @@ class ResponseContext:
     def _reply_run(self, branch: ClientBranch, response: Response, flow: Flow | None, run: Run | None) -> Run:
         """A run for the reply routes of this transaction (its AVPs are seen only with ``onreply_avp_mode``)."""
         made = run or Run(response, RouteKind.ONREPLY, flow or branch.flow, self.user.clock(), self.user)
-        made.flags = self.run.flags
+        made.flags = self.message_flags
         made.branch_flags = branch.run.branch_flags
         if self.tm.onreply_avp_mode:
             made.avps = self.run.avps
@@ -401,24 +426,22 @@ class ResponseContext:
         made.context = self.run.context
         return made
 
-    def _failure_run(self, best: ClientBranch) -> Run:
-        """A run for the failure route: the request as it was when it was first relayed (house 2.6, 8)."""
+    def _failure_run(self) -> Run:
+        """A run for the failure route: the received request, with the edits it was relayed with (house 2.6, 8).
+
+        COMPAT: ``$ru`` is the received Request-URI; ``$du``, branch flags, attributes, path and socket are unset (OpenSIPS)."""
         kept = self.run
         made = Run(self.request, RouteKind.FAILURE, kept.flow, self.user.clock(), self.user)
-        made.uri = kept.uri
-        made.dst_uri = kept.dst_uri
-        made.path = kept.path
-        made.q = kept.q
-        made.branch_flags = kept.branch_flags
-        made.send_socket = kept.send_socket
-        made.edits = kept.edits
-        made.reply_edits = list(kept.reply_edits) if kept.reply_edits else None
-        made.flags = kept.flags
+        made.edits = self.edits
+        made.reply_edits = list(self.reply_edits) if self.reply_edits else None
+        made.flags = self.message_flags
         made.avps = kept.avps
         made.context = kept.context
         made.force_rport = kept.force_rport
+        made.advertised_host = kept.advertised_host
+        made.advertised_port = kept.advertised_port
         made.transaction = self
-        made.branch_index = best.index
+        made.branch_index = self.last_final
         return made
 
     # -- replies of our own
@@ -443,6 +466,13 @@ class ResponseContext:
                 if not branch.over:
                     self._cancel(branch)
         return True
+
+    def _reply_alone(self, status: int, reason: str) -> None:
+        """Answer without a script that asked for it, with the headers that it had for replies when it relayed."""
+        run = Run(self.request, RouteKind.REQUEST, self.run.flow, self.user.clock(), self.user)
+        run.reply_edits = self.reply_edits
+        run.context = self.run.context
+        self.send_reply(run, status, reason)
 
     def send_reply(
         self,
@@ -486,7 +516,7 @@ class ResponseContext:
         for branch in open_branches:
             self._cancel(branch)
         if not open_branches:
-            self.send_reply(self.run, 487, "Request Terminated")
+            self._reply_alone(487, "Request Terminated")
 
     def _cancelled_while_forking(self) -> None:
         """The CANCEL came while the run that relays waited (house 2.6, 2): nothing more goes out."""
@@ -494,7 +524,7 @@ class ResponseContext:
             if not branch.over and not branch.cancel:
                 self._cancel(branch)
         if self.status < 200 and all(branch.over for branch in self.branches):
-            self.send_reply(self.run, 487, "Request Terminated")
+            self._reply_alone(487, "Request Terminated")
 
     def _cancel_others(self, winner: ClientBranch) -> None:
         for branch in self.branches:

@@ -303,12 +303,16 @@ def assert_failed(run: Run, message: str) -> None:
 
 
 def in_request(run: Run) -> Run | None:
-    """A run on the request, for ``$(<request>..)``: in a reply, that of the transaction."""
+    """A run on the request, for ``$(<request>..)``: in a reply, that of the transaction as it was relayed."""
     if isinstance(run.message, Request):
         return run
     if run.request is None:
         return None
-    return _beside(run, run.request)
+    made = _beside(run, run.request)
+    if run.transaction is not None:
+        made.uri = run.transaction.uri
+        made.dst_uri = run.transaction.dst_uri
+    return made
 
 
 def in_reply(run: Run) -> Run | None:
