@@ -1,5 +1,7 @@
 """The console script ``sipgw``: look at a configuration or at what there is, without starting a server; or start it.
 
+With OpenSIPS's own options (``sipgw -f opensips.cfg -F``) it does what ``opensips`` would: see ``invocation.py``.
+
 ``sipgw check FILE`` compiles and reports: 0 if all is well, 1 if not. ``sipgw exports`` lists what each module exports, as
 JSON. ``sipgw run`` is ``twistd -n sipgw``."""
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["run"]:
         return run_server(given[1:])
+    if given and given[0].startswith("-") and given[0] != "--help":
+        from sipgw.invocation import run as run_as_opensips
+
+        return run_as_opensips(given)
     options = parser.parse_args(given)
     if options.command == "exports":
         return print_exports()
@@ -42,8 +49,10 @@ def print_exports() -> int:
     """Print the exports of all modules."""
     from sipgw.catalogue import exports
 
-    json.dump(exports(), sys.stdout, indent=1, sort_keys=True)
-    print()
+    try:
+        print(json.dumps(exports(), indent=1, sort_keys=True), flush=True)
+    except BrokenPipeError:  # sipgw exports | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

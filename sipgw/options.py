@@ -31,6 +31,8 @@ class Options(usage.Options):
     optParameters = [
         ["config", "c", None, "The script to run, an opensips.cfg [default: the one that sipgw ships]"],
         ["preprocessor", "p", None, "Send the script through this command first, such as 'm4 -P'"],
+        ["advertised", None, None, "The address to advertise, instead of the script's advertised_address (OpenSIPS's -A)"],
+        ["log-file", None, None, "Write the log to this file; SIGUSR1 opens it anew after it was moved away"],
         ["log-level", None, None, "-3 (alert) to 4 (debug), instead of the script's log_level and xlog_level", int],
     ]
     optFlags = [["check", None, "Compile the script, report, and leave with 0 or 1"]]

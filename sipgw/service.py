@@ -31,7 +31,7 @@ from sipgw import __version__, interfaces
 from sipgw.configuration import Configuration, Reading, SocketPlan, read_configuration, settings_of
 from sipgw.core.user import TransactionUser
 from sipgw.exports import Module
-from sipgw.log import LineObserver, log, to_stream, to_syslog
+from sipgw.log import LineObserver, LogFile, log, to_stream, to_syslog
 from sipgw.mi.commands import Commands
 from sipgw.options import Options
 from sipgw.script.errors import ScriptError, ScriptErrors
@@ -65,12 +65,16 @@ def makeService(options: Options) -> SipServer:
     keep_steady(reactor)
     server = SipServer(options.reading, reactor, level=options["log-level"], defines=options["defines"])
     server.preprocessor = options["preprocessor"]
+    if options["advertised"]:
+        server.settings["advertised_address"] = options["advertised"]
     server.configure()
     if not server.configuration.faults and not options["check"]:
         server.bind()
     if server.configuration.faults or options["check"]:
         raise SystemExit(report(server.configuration))
-    if not options.logs_elsewhere():
+    if options["log-file"]:
+        server.log_to(options["log-file"])
+    elif not options.logs_elsewhere():
         server.observer = server.make_observer(options.in_foreground())
     return server
 
@@ -143,6 +147,7 @@ class SipServer(Service):
         """Name servers to ask instead of those of ``/etc/resolv.conf``; for tests."""
         self.resolver: Resolver | None = None
         self.observer: Any = None
+        self.log_file: LogFile | None = None
         self.status = 0
         """The exit status of the process."""
         self._started: list[Module] = []
@@ -212,6 +217,11 @@ class SipServer(Service):
             return LineObserver(to_syslog(name, facility), prefix, get("syslog_level_filter") or 0)
         return None
 
+    def log_to(self, name: str) -> None:
+        """Write the log to the file ``name``; SIGUSR1 opens it anew."""
+        self.log_file = LogFile(name)
+        self.observer = LineObserver(self.log_file.write, self.settings["log_prefix"] or "")
+
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and tell it where the log goes."""
         if self.observer is not None and isinstance(parent, Componentized):
@@ -261,6 +271,12 @@ class SipServer(Service):
         def reload(_number: int, _frame: Any) -> None:
             self.reactor.callFromThread(self._reload)
 
+        def reopen(_number: int, _frame: Any) -> None:
+            if self.log_file is not None:
+                self.reactor.callFromThread(self.log_file.reopen)
+
+        if self.log_file is not None:
+            signal.signal(signal.SIGUSR1, reopen)
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
         signal.signal(signal.SIGHUP, reload)

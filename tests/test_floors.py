@@ -24,6 +24,7 @@ FLOORS = [
             "sipgw.catalogue",
             "sipgw.command",
             "sipgw.configuration",
+            "sipgw.invocation",
             "sipgw.log",
             "sipgw.manual",
             "sipgw.options",
