@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
 from secrets import randbelow
 from typing import Any, Final
 
@@ -37,12 +36,13 @@ class NoAnswer(Exception):
 class Answer:
     """What a server says. ``records``: of the answer section; ``ttl``: seconds for which they, or their absence, hold.
 
-    ``code``: of the response, 0 fine, 3 no such name, others a fault of the server."""
+    ``code``: of the response, 0 fine, 3 no such name, others a fault of the server; ``cut``: it did not fit into a datagram."""
 
-    __slots__ = ("code", "records", "ttl")
+    __slots__ = ("code", "cut", "records", "ttl")
 
     def __init__(self, message: dns.Message) -> None:
         self.code: int = message.rCode
+        self.cut = bool(message.trunc)
         self.records: list[Record] = []
         self.ttl: int | None = None
         for header in message.answers[:MAX_RECORDS]:
@@ -81,10 +81,21 @@ def _text(data: bytes) -> str:
     return data.decode("ascii", "backslashreplace")
 
 
-def _is_answer(message: dns.Message, query: dns.Query) -> bool:
-    """Whether ``message`` answers ``query``: a response to the same question."""
-    asked: Sequence[dns.Query] = message.queries
-    return bool(message.answer) and len(asked) == 1 and asked[0].type == query.type and asked[0].name == query.name
+def read_answer(data: bytes, number: int, query: dns.Query) -> Answer | None:
+    """Read what a server sent in answer to ``query``, the question with the id ``number``; None if it is none."""
+    message = dns.Message()
+    if len(data) >= 12 and data[2] & 2:  # cut, perhaps in the midst of a record: only the question is looked at
+        data = data[:6] + bytes(6) + data[12:]
+    try:
+        message.fromStr(data)
+        if message.id != number or not message.answer or len(message.queries) != 1:
+            return None
+        asked = message.queries[0]
+        if asked.type != query.type or asked.cls != query.cls or asked.name != query.name:
+            return None
+        return Answer(message)
+    except Exception:  # EOFError, ValueError and what else octets from a stranger may bring about in twisted.names
+        return None
 
 
 @implementer(IReadDescriptor)
@@ -138,13 +149,11 @@ class Inquiry:
         except OSError as error:
             self._fail(f"cannot be asked: {error.strerror or error}")
             return
-        message = _parse(data)
-        if message is None or message.id != self._id or not _is_answer(message, self._query):
-            return
-        if message.trunc:
+        answer = read_answer(data, self._id, self._query)
+        if answer is not None and answer.cut:
             self._ask_again()
-        else:
-            self._succeed(message)
+        elif answer is not None:
+            self._succeed(answer)
 
     def connectionLost(self, reason: Any) -> None:
         """Take it that no answer will come: what the kernel says of the socket, or the end of the connection."""
@@ -159,22 +168,17 @@ class Inquiry:
 
     def answered_by_tcp(self, data: bytes) -> None:
         """Take what the server says over TCP."""
-        message = _parse(data)
-        if message is None or message.id != self._id or not _is_answer(message, self._query):
+        answer = read_answer(data, self._id, self._query)
+        if answer is None:
             self._fail("answers another question")
         else:
-            self._succeed(message)
+            self._succeed(answer)
 
     def cancel(self) -> None:
         """Give up."""
         self._fail("is not waited for")
 
-    def _succeed(self, message: dns.Message) -> None:
-        try:
-            answer = Answer(message)
-        except Exception as error:  # what twisted.names has read need not be well-formed
-            self._fail(f"answers what cannot be read: {error!r}")
-            return
+    def _succeed(self, answer: Answer) -> None:
         self._end()
         if not self.answer.called:
             self.answer.callback(answer)
@@ -197,16 +201,6 @@ class Inquiry:
             self._reactor.removeReader(self)
             self._socket.close()
             self._socket = None
-
-
-def _parse(data: bytes) -> dns.Message | None:
-    """Read a message; None if it is none."""
-    message = dns.Message()
-    try:
-        message.fromStr(data)
-    except Exception:  # EOFError, ValueError and what else octets from a stranger may bring about in it
-        return None
-    return message
 
 
 class _Conversation(Int16StringReceiver):

@@ -8,11 +8,13 @@ from twisted.internet.defer import Deferred
 
 from sipgw.core.blacklists import Rule, parse_network, parse_rule
 from sipgw.proxy.forward import find_flow
+from sipgw.proxy.originate import new_request, originate
 from sipgw.script.run import Branch, Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import EXIT
 from sipgw.sip.message import Request, parse
 from sipgw.sip.target import Target
+from sipgw.testing import finished
 from tests.proxy.rig import Rig, request, response
 from tests.proxy.test_responses import ALICE, BOB, CAROL, DAVE, Settled
 
@@ -222,6 +224,43 @@ class TargetTests(Named):
         self.rig.arrive(request("CANCEL", "sip:bob@example.org"), ALICE)
         answer.callback(self.targets)
         self.assertEqual((self.rig.said(ALICE), self.rig.said(BOB)), (["200 CANCEL", "487"], []))
+        self.settle()
+
+
+class LocalTests(Named):
+    """Requests of our own."""
+
+    def originate(self) -> list[int]:
+        """Send one to example.org; the list has the status of each answer."""
+        answers: list[int] = []
+        made = new_request(self.rig.user, "MESSAGE", "sip:bob@example.org", "sip:us@here", "sip:bob@example.org")
+        finished(originate(self.rig.user, made, lambda status, _response: answers.append(status), timeout=4))
+        return answers
+
+    def test_next_target(self) -> None:
+        """The next target is tried after a 503 and after silence, and only the last word counts."""
+        answers = self.originate()
+        self.rig.arrive(response(self.only(BOB), 503), BOB)
+        self.assertEqual(self.rig.said(CAROL), ["MESSAGE"])
+        self.rig.clock.pump([0.5] * 9)
+        self.rig.said(CAROL)
+        self.rig.arrive(response(self.rig.sent(DAVE)[0], 503), DAVE)
+        self.assertEqual(answers, [503])
+        self.settle()
+
+    def test_no_next_target(self) -> None:
+        """Another answer, or one that is only provisional, is not a failure; nor is any with ``disable_dns_failover``."""
+        answers = self.originate()
+        first = self.only(BOB)
+        self.rig.arrive(response(first, 100), BOB)
+        self.rig.clock.pump([0.5] * 9)
+        self.assertEqual((answers, self.rig.said(CAROL)), ([100, 408], []))
+        self.settle()
+        self.rig.socket.sent.clear()
+        self.rig.user.globals["disable_dns_failover"] = 1
+        answers = self.originate()
+        self.rig.arrive(response(self.only(BOB), 503), BOB)
+        self.assertEqual((answers, self.rig.said(CAROL)), ([503], []))
         self.settle()
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.names import dns
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from sipgw.sip.target import Naptr, Record, Srv, Target
 from sipgw.testing import FakeServer
-from sipgw.transport.nameserver import MAX_RECORDS, Inquiry, NoAnswer
+from sipgw.transport.nameserver import MAX_RECORDS, Inquiry, NoAnswer, read_answer
 from sipgw.transport.resolver import Resolver
 from tests.doubles import FakeSocket
 from tests.transport.authority import HOST, Authority, Impostor, Zone
@@ -170,6 +170,50 @@ class InquiryTests(Served):
         self.addCleanup(impostor.stop)
         with self.assertRaises(NoAnswer):
             await self.ask("A", "a.sip.test", impostor.server)
+
+
+class ReadTests(SynchronousTestCase):
+    """Octets from a stranger."""
+
+    def test_nothing_else(self) -> None:
+        """Whatever becomes of an answer on its way, it is an answer with records in bounds, or none."""
+        made = dns.Message(7, answer=1)
+        query = dns.Query(b"sip.test", dns.NAPTR)
+        made.queries = [query]
+        records: list[Any] = [each for values in ZONE.values() for each in values[:2]]
+        made.answers = [dns.RRHeader(b"sip.test", each.TYPE, ttl=9, payload=each) for each in records]
+        good = made.toStr()
+        answer = read_answer(good, 7, query)
+        assert answer is not None
+        self.assertEqual(len(answer.records), len(records))
+        chance = random.Random(7)
+        read = 0
+        for _ in range(1500):
+            data = bytearray(good)
+            for _ in range(chance.randrange(1, 6)):
+                data[chance.randrange(12, len(data))] = chance.choice((0, 1, 63, 192, 255, chance.randrange(256)))
+            if chance.random() < 0.2:
+                del data[chance.randrange(len(data)) :]
+            answer = read_answer(bytes(data), 7, query)
+            if answer is not None:
+                read += 1
+                self.assertTrue(all(isinstance(each.name, str) and each.name.isascii() for each in answer.records))
+        self.assertTrue(300 < read < 1400, read)
+
+
+    def test_cut(self) -> None:
+        """An answer that did not fit is known as one, wherever it was cut; its records do not count."""
+        made = dns.Message(7, answer=1, trunc=1)
+        query = dns.Query(b"sip.test", dns.A)
+        made.queries = [query]
+        payload: Any = dns.Record_A("192.0.2.1")
+        made.answers = [dns.RRHeader(b"sip.test", dns.A, ttl=9, payload=payload)]
+        good = made.toStr()
+        for end in range(12 + 14, len(good)):
+            answer = read_answer(good[:end], 7, query)
+            assert answer is not None
+            self.assertEqual((answer.cut, answer.records), (True, []))
+        self.assertIsNone(read_answer(good[:24], 7, query))
 
 
 class ResolverTests(Served):
