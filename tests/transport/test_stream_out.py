@@ -65,7 +65,6 @@ class RelayTests(StreamCase):
     def test_forced_socket(self):
         """A forced socket decides what the URI leaves open; where it is of another transport, the closest one of that is used."""
         second = self.stream("127.0.0.2")
-        same = StreamSocket(self.user, self.pump, self.host, self.udp.port, settings=StreamSettings())
         forced: list[object] = []
 
         async def route(run):
@@ -85,7 +84,7 @@ class RelayTests(StreamCase):
             far.close()
             self.count(1)
             self.assertEqual(peer.statuses(), ["503"])
-        self.listen(same)
+        self.udp.port = self.stream().port
         forced[:] = [self.udp]
         peer.send(request("MESSAGE", uri, branch="same"))
         self.assertIn(f"Via: SIP/2.0/TCP 127.0.0.1:{self.udp.port};", listener.accept().receive()[0])
