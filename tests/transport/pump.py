@@ -1,14 +1,27 @@
 """A reactor of which a test turns the crank: real descriptors by epoll, and a clock that stands still until it is advanced."""
 
+import resource
 import socket
 import time
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SkipTest
 
 PATIENCE = 5.0
 """Seconds of real time within which the kernel must have done what a test waits for."""
+
+
+def more_descriptors(case, wanted):
+    """Let this process, and children that it starts, open so many files until the end of the test; skip where none may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted:
+        return
+    if hard < wanted:
+        raise SkipTest(f"{wanted} open files are needed, and {hard} are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    case.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Pump(Clock):

@@ -11,6 +11,7 @@ from sipgw.sip.errors import MalformedMessage
 from sipgw.transport import stream
 from sipgw.transport.connection import ANSWER_TIME, LINGER, State
 from sipgw.transport.stream import LEAST_BACKLOG, StreamSettings, StreamSocket
+from tests.transport.pump import more_descriptors
 from tests.transport.rig import StreamCase, answer, request
 
 
@@ -400,6 +401,7 @@ class CrowdTests(StreamCase):
 
     def test_thousand_stalled(self):
         """1000 peers that stop in the middle of a message delay nobody: a new one is answered as soon as it asks."""
+        more_descriptors(self, 3000)
         server = self.stream(most_of_host=0)
         crowd = self.peers(1000, port=server.port)
         for peer in crowd:
