@@ -277,7 +277,7 @@ class Configuration:
                     continue
                 seen.add(key)
                 self.sockets.append(plan)
-            unknown = node.options - {"reuse_port"}
+            unknown = node.options - {"reuse_port", "allow_proxy_protocol", "send_proxy_protocol", "proxy_protocol"}
             if unknown:
                 self.notes.append(f"{node.pos}: {', '.join(sorted(unknown))} of a socket has no effect in sipgw")
         for name in self.modules:

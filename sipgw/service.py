@@ -199,6 +199,8 @@ class SipServer(Service):
             "tag": plan.node.tag,
             "tos": plan.tos,
             "reuse_port": "reuse_port" in plan.node.options,
+            "allow_proxy": bool(plan.node.options & {"allow_proxy_protocol", "proxy_protocol"}),
+            "send_proxy": bool(plan.node.options & {"send_proxy_protocol", "proxy_protocol"}),
         }
         if plan.transport == "udp":
             return UdpSocket(self.user, self.reactor, plan.host, plan.port, **options)

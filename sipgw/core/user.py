@@ -488,7 +488,7 @@ class TransactionUser(Surroundings):
     def note_flags(self, flow: Flow, flags: int) -> None:
         """Open no connection for the replies on ``flow`` if the message has the flag ``tcp_no_new_conn_rplflag``."""
         if flow.reliable and flags & self.no_connect_reply:
-            flow.reconnects = False  # type: ignore[attr-defined]  # every reliable flow has it: transport.connection
+            flow.reconnects = False  # type: ignore[attr-defined]  # every reliable flow has it: transport.flow
 
 
 async def _no_names(host: str, port: int | None, transport: str | None, secure: bool) -> list[Target]:

@@ -302,7 +302,7 @@ class Core(Module):
         if flow is None or not flow.reliable or not isinstance(run.message, Request):
             return True
         port = port_alias if port_alias is not None else run.message.via.port or DEFAULT_PORTS.get(flow.transport, 5060)
-        done: bool = flow.alias(port)  # type: ignore[attr-defined]  # every reliable flow has it: transport.connection
+        done: bool = flow.alias(port)  # type: ignore[attr-defined]  # every reliable flow has it: transport.flow
         return done
 
     @function()

@@ -1,7 +1,7 @@
 """One connection of SIP over a stream (RFC 3261 18.3): what is read, what is written, and how long each may take.
 
 A connection is a bare ``IReadWriteDescriptor`` like ``UdpSocket``: a message that the kernel takes at once costs one system
-call, and one that idles costs about 3 kB. It goes through these states, never back::
+call, and one that idles costs 1.5 kB. It goes through these states, never back::
 
     NEW -> CONNECTING -> OPEN -> CLOSING -> CLOSED
 
@@ -25,12 +25,15 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from sipgw.sip.errors import MalformedMessage
-from sipgw.sip.message import Request, Response, parse
+from sipgw.sip.message import Request, Response
 from sipgw.sip.stream import PING, PONG, Framer
+from sipgw.transport import proxy_protocol
 from sipgw.transport.connections import written
+from sipgw.transport.flow import DEFAULT_PORT, StreamFlow
 
 if TYPE_CHECKING:
     from sipgw.sip.timers import Timer
+    from sipgw.transport.proxy_protocol import Header
     from sipgw.transport.stream import StreamSocket
 
 READ = 16384
@@ -41,8 +44,6 @@ LINGER = 2.0
 """Seconds in which a peer may read our last words before the connection is cut."""
 ANSWER_TIME = 32.0
 """Seconds for which a peer that has ended its direction waits for its answers: 64*T1, then nobody wants them."""
-DEFAULT_PORT = {"tcp": 5060, "tls": 5061, "ws": 80, "wss": 443}
-"""The port of a sent-by without one (RFC 3261 18.2.2, RFC 7118 5)."""
 
 _log = Logger()
 
@@ -60,112 +61,17 @@ class State(enum.IntEnum):
 NEW, CONNECTING, OPEN, CLOSING, CLOSED = State
 
 
-class StreamFlow:
-    """A way to a peer over one connection (``Flow`` of ``sip/actions.py``); each message that comes has one of its own.
-
-    ``host`` and ``port`` may be an alias of the connection's. ``reconnects``: whether a response may open a new connection
-    when this one is gone."""
-
-    __slots__ = ("connection", "host", "port", "reconnects")
-
-    reliable = True
-    refused = ""
-    """Why nothing may be sent to this peer; empty when it may."""
-
-    def __init__(self, connection: Connection, host: str, port: int) -> None:
-        self.connection = connection
-        self.host = host
-        self.port = port
-        self.reconnects = True
-
-    @property
-    def transport(self) -> str:
-        """The transport of its socket."""
-        return self.connection.local.transport
-
-    @property
-    def socket(self) -> StreamSocket:
-        """The socket of ours that the connection belongs to."""
-        return self.connection.local
-
-    @property
-    def id(self) -> tuple[str, int]:
-        """The worker and the number of its connection."""
-        return self.connection.id
-
-    @property
-    def connected(self) -> bool:
-        """Whether the connection is there, so that none need be opened to send."""
-        return self.connection.state is OPEN
-
-    def alias(self, port: int) -> bool:
-        """Send requests to ``port`` of the peer over this connection too (RFC 5923); False if another one has that port."""
-        connection = self.connection
-        return connection.local.connections.alias(connection, port)
-
-    def keep(self, seconds: float) -> None:
-        """Do not close the connection for being idle within ``seconds``, however long its usual time."""
-        self.connection.keep_until = max(self.connection.keep_until, self.connection.local.user.clock() + seconds)
-
-    def send(self, data: bytes) -> None:
-        """Send one message; where the connection is gone, as ``_elsewhere`` says."""
-        connection = self.connection
-        if data.startswith(b"SIP/2.0 ") and data[8:9] != b"1" and connection.unanswered:
-            connection.unanswered -= 1
-        if not connection.send(data):
-            self._elsewhere(data)
-        elif connection.half_closed:
-            connection.end_if_answered()
-
-    def _elsewhere(self, data: bytes) -> None:
-        """Send what this connection can no longer carry.
-
-        A response goes to the source of its request at the port of its Via (RFC 3261 18.2.2), an ACK or CANCEL to where the
-        INVITE went. Another request has failed with the connection: who sent it is told."""
-        local = self.connection.local
-        port = self.port
-        if data.startswith(b"SIP/2.0 "):
-            if not self.reconnects or not local.reconnects:
-                return local.complain("gone", f"{self} is gone, and nothing may be opened for a response")
-            try:
-                via = parse(data).via
-            except MalformedMessage:
-                return None
-            port = via.port or DEFAULT_PORT[local.transport]
-        elif not data.startswith((b"ACK ", b"CANCEL ")):
-            return self.connection.tell_lost()
-        flow = local.flow(self.host, port)
-        if flow.refused or not flow.connection.send(data):
-            local.complain("gone", f"{self} is gone, and {self.host}:{port} cannot be reached: {flow.refused}")
-        return None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.connection.local} {self.host}:{self.port} #{self.connection.number}>"
-
-
-class RefusedFlow(StreamFlow):
-    """A flow to where nothing is ever sent: a multicast, broadcast or nameless address, or the wrong family."""
-
-    __slots__ = ("refused",)
-
-    def __init__(self, connection: Connection, refused: str) -> None:
-        super().__init__(connection, connection.host, connection.port)
-        self.refused = refused
-
-    def send(self, data: bytes) -> None:
-        """Send nothing and say so."""
-        self.socket.complain("refused", f"nothing is sent to {self.host}:{self.port}: it {self.refused}")
-
-
 @implementer(IReadWriteDescriptor)
 class Connection:
     """One connection to ``host`` and ``port`` that belongs to the socket ``local``; ``opened`` is the accepted one's descriptor.
 
-    ``unanswered``: requests that came and have no final response yet. ``active``: when the last octet came or went."""
+    ``unanswered``: requests that came and have no final response yet. ``active``: when the last octet came or went.
+    ``proxy_header``: what a load balancer says of who is behind it."""
 
     __slots__ = (
-        "_begun", "_idle", "_limit", "_out", "_recv", "_send", "_size", "_socket", "_stall", "accepted", "active", "aliases",
-        "framer", "half_closed", "host", "id", "keep_until", "local", "number", "port", "proxied", "state", "unanswered",
+        "_begun", "_front", "_idle", "_limit", "_out", "_recv", "_send", "_size", "_socket", "_stall", "accepted", "active",
+        "aliases", "framer", "half_closed", "host", "id", "keep_until", "local", "number", "port", "proxy_header", "state",
+        "unanswered",
     )
 
     def __init__(self, local: StreamSocket, host: str, port: int, opened: socket.socket | None = None) -> None:
@@ -179,7 +85,7 @@ class Connection:
         self.state = NEW
         self.half_closed = False
         self.unanswered = 0
-        self.proxied: Any = None
+        self.proxy_header: Header | None = None
         self.keep_until = 0.0
         self.active = local.user.clock()
         self.framer = Framer()
@@ -190,6 +96,7 @@ class Connection:
         self._stall: Timer[Any] | None = None
         self._idle: Timer[Any] | None = None
         self._socket: socket.socket | None = None
+        self._front: bytes | None = b"" if self.accepted and local.allow_proxy else None  # what came of a PROXY header
         if opened is not None:
             self._use(opened)
 
@@ -223,6 +130,11 @@ class Connection:
                 return self.local.host, self.local.port
             return str(address[0]), int(address[1])
         return self.local.host, self.local.port
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent goes out now."""
+        return self.state is OPEN
 
     @property
     def ends_at(self) -> float:
@@ -326,14 +238,38 @@ class Connection:
         self.state = OPEN
         self.active = self.local.user.clock()
         self.local.reactor.addReader(self)
+        if self.local.send_proxy:
+            header = self._proxy_line()
+            self._out.insert(0, header)
+            self._size += len(header)
         self.established()
         if self.state is OPEN:
             self._flush()
+
+    def _proxy_line(self) -> bytes:
+        source, port = self.own_address()
+        return proxy_protocol.write(source, port, self.host, self.port)
 
     def established(self) -> None:
         """Begin what must come before the first message: nothing on a plain connection."""
 
     # ---- in ----
+
+    def _take_front(self, data: bytes) -> bytes:
+        """Take a PROXY header off the front; nothing is left while it is not complete."""
+        try:
+            found = proxy_protocol.read(data)
+        except ValueError as error:
+            self.lost(str(error))
+            return b""
+        if found is None:
+            self._front = data
+            if not self._begun:
+                self._set_limit(self.local.settings.message_time)
+            return b""
+        self._front = None
+        self.proxy_header, length = found
+        return data[length:]
 
     def received(self, data: bytes) -> None:
         """Take octets of the stream: cut messages out of them and hand these over."""
@@ -394,7 +330,7 @@ class Connection:
             self.lost(f"cannot connect within {settings.connect_timeout:g} s")
         elif self.state is CLOSING or self.half_closed:
             self.lost("")
-        elif self.framer.empty:
+        elif self.framer.empty and not self._begun:
             self.lost(f"it said nothing for {settings.first_byte:g} s")
         else:
             self.lost(f"a message did not end within {settings.message_time:g} s")
@@ -456,7 +392,10 @@ class Connection:
         elif self.state is OPEN:
             self.active = self.local.user.clock()
             try:
-                self.received(data)
+                if self._front is not None:
+                    data = self._take_front(self._front + data)
+                if data:
+                    self.received(data)
             except Exception:
                 _log.failure("{connection} met a bug of sipgw", connection=self)
                 self.lost("a bug")

@@ -19,8 +19,9 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
 from sipgw.transport.addresses import refusal
-from sipgw.transport.connection import Connection, RefusedFlow, StreamFlow
+from sipgw.transport.connection import Connection
 from sipgw.transport.connections import ConnectionTable, written
+from sipgw.transport.flow import RefusedFlow, StreamFlow
 
 ACCEPTS = 64
 """Connections accepted at most for one wake-up, before other sockets have their turn."""
@@ -92,6 +93,8 @@ class StreamSocket:
         tag: str = "",
         tos: int | None = None,
         reuse_port: bool = False,
+        allow_proxy: bool = False,
+        send_proxy: bool = False,
         settings: StreamSettings | None = None,
     ) -> None:
         self.user = user
@@ -103,6 +106,10 @@ class StreamSocket:
         self.tag = tag
         self.tos = tos
         self.reuse_port = reuse_port
+        self.allow_proxy = allow_proxy
+        """Whether connections that are accepted may begin with a PROXY header."""
+        self.send_proxy = send_proxy
+        """Whether those that we open do."""
         self.settings = settings or StreamSettings()
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
         if user.connections is None:

@@ -10,13 +10,18 @@ from __future__ import annotations
 import errno
 import socket
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from sipgw.transport import proxy_protocol
 from sipgw.transport.addresses import refusal
+
+if TYPE_CHECKING:
+    from sipgw.transport.proxy_protocol import Header
 
 DRAIN = 64
 """Datagrams read at most for one wake-up, before timers and other sockets have their turn."""
@@ -44,6 +49,8 @@ class UdpFlow:
     id = None
     refused = ""
     """Why nothing may be sent to this peer; empty when it may."""
+    proxy_header: Header | None = None
+    """What a load balancer says of who is behind it; see ``ProxiedFlow``."""
 
     def __init__(self, socket: UdpSocket, address: tuple[Any, ...]) -> None:
         self.socket = socket
@@ -61,6 +68,16 @@ class UdpFlow:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.socket} {self.host}:{self.port}>"
+
+
+class ProxiedFlow(UdpFlow):
+    """Where a datagram with a PROXY header came from."""
+
+    __slots__ = ("proxy_header",)
+
+    def __init__(self, socket: UdpSocket, address: tuple[Any, ...], header: Header) -> None:
+        super().__init__(socket, address)
+        self.proxy_header = header
 
 
 class RefusedFlow(UdpFlow):
@@ -97,6 +114,8 @@ class UdpSocket:
         tag: str = "",
         tos: int | None = None,
         reuse_port: bool = False,
+        allow_proxy: bool = False,
+        send_proxy: bool = False,
     ) -> None:
         self.user = user
         self.reactor = reactor
@@ -107,6 +126,10 @@ class UdpSocket:
         self.tag = tag
         self.tos = tos
         self.reuse_port = reuse_port
+        self.allow_proxy = allow_proxy
+        """Whether datagrams may begin with a PROXY header."""
+        self.send_proxy = send_proxy
+        """Whether those that we send do."""
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.ignored = 0
         """Datagrams that were too short to be SIP, or whose source cannot be answered."""
@@ -138,7 +161,7 @@ class UdpSocket:
         self.port = bound.getsockname()[1]
         self._socket = bound
         self._recvfrom = bound.recvfrom
-        self.sendto = bound.sendto
+        self.sendto: Callable[[bytes, tuple[Any, ...]], int] = self._send_proxied if self.send_proxy else bound.sendto
         self._open = True
 
     def start(self) -> None:
@@ -195,11 +218,31 @@ class UdpSocket:
                 self.ignored += 1
                 continue
             try:
-                deliver(data, UdpFlow(self, address))
+                if self.allow_proxy and data[0] in b"P\r":
+                    self._take_proxied(data, address)
+                else:
+                    deliver(data, UdpFlow(self, address))
             except Exception:
                 _log.failure("{socket}: a datagram from {address} met a bug of sipgw", socket=self, address=address)
             if not self._open:
                 return
+
+    def _take_proxied(self, data: bytes, address: tuple[Any, ...]) -> None:
+        """Hand over a datagram that may begin with a PROXY header, without it."""
+        try:
+            found = proxy_protocol.read(data)
+            if found is None:
+                raise ValueError("a PROXY header without end")
+        except ValueError as error:
+            self.ignored += 1
+            self.complain("proxy", f"{self}: a datagram from {address[0]}:{address[1]} is dropped: {error}")
+            return
+        header, length = found
+        flow = UdpFlow(self, address) if header is None else ProxiedFlow(self, address, header)
+        self.user.receive(data[length:], flow)
+
+    def _send_proxied(self, data: bytes, address: tuple[Any, ...]) -> int:
+        return self._socket.sendto(proxy_protocol.write(self.host, self.port, address[0], address[1]) + data, address)
 
     def doWrite(self) -> None:
         """Send what waited for room in the kernel's buffer."""
