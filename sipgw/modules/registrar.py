@@ -88,9 +88,7 @@ class Registrar(Module):
     max_expires: int = param(0, "The most seconds of a contact; 0: no bound", check=not_negative)
     default_q: int = param(-1, "The q of a contact without one, in thousandths; -1: none", check=q_or_none)
     case_sensitive: int = param(1, "Whether the case of addresses-of-record matters")
-    tcp_persistent_flag: str = param(
-        "", "The message flag that keeps a connection as long as its contact", unused="contacts are reached over UDP only, so far"
-    )
+    tcp_persistent_flag: str = param("", "The message flag with which a connection is kept for as long as its contacts")
     realm_prefix: str = param("", "What is taken off the front of the domain")
     received_param: str = param("received", "The parameter that shows where a contact registered from", check=header_name)
     received_avp: str = param("", "The AVP with the URI where the REGISTER came from", check=avp_name)
@@ -115,6 +113,7 @@ class Registrar(Module):
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         super().__init__(server, **parameters)
         self.registration = Registration()
+        self._persistent = 0
 
     @classmethod
     def declared(cls, instance: Module | None = None) -> ModuleSymbols:
@@ -124,6 +123,8 @@ class Registrar(Module):
     async def start(self) -> None:
         """Take over the parameters, usrloc's included."""
         usrloc = self.usrloc
+        if self.tcp_persistent_flag:
+            self._persistent = self.server.user.message_flags.mask(self.tcp_persistent_flag)
         self.registration = Registration(
             Settings(
                 default_expires=self.default_expires,
@@ -184,11 +185,21 @@ class Registrar(Module):
         accepted = answer.status < 300
         if accepted:
             self.accepted_regs.value += 1
+            if run.flags & self._persistent:
+                self._keep_connection(run, domain, aor)
         else:
             self.rejected_regs.value += 1
         if not read.no_reply and isinstance(run.message, Request):
             self.signaling.reply(run, answer.status, answer.reason, headers=answer.headers)
         return 1 if accepted else -2
+
+    def _keep_connection(self, run: Run, domain: str, aor: str | None) -> None:
+        """Keep the connection that a REGISTER came on, however idle, until the contacts that it bound expire."""
+        request, flow = run.message, run.flow
+        if isinstance(request, Request) and flow is not None and flow.reliable:
+            ends = [each.expires for each in self._bindings(run, domain, aor) if each.call_id == request.call_id]
+            if ends:
+                flow.keep(max(ends) - run.now)  # type: ignore[attr-defined]  # every reliable flow has it: transport.flow
 
     # -- destinations
 

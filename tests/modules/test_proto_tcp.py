@@ -28,7 +28,17 @@ loadmodule "sl.so"
 loadmodule "tm.so"
 loadmodule "rr.so"
 loadmodule "signaling.so"
+loadmodule "usrloc.so"
+loadmodule "registrar.so"
+modparam("usrloc", "working_mode_preset", "single-instance-no-db")
+modparam("registrar", "tcp_persistent_flag", "KEEP")
 route {
+	if ($rm == "REGISTER") {
+		if ($hdr(Keep) != null)
+			setflag("KEEP");
+		save("location");
+		exit;
+	}
 	if ($rm == "OPTIONS") {
 		$var(code) = 0;
 		if ($hdr(Alias) == "here") {
@@ -197,6 +207,22 @@ class ScriptTests(ServedTestCase):
         self.assertEqual(self.ask(first, "Alias: here\r\n"), "SIP/2.0 200 tcp 1")
         self.assertEqual(self.ask(second, "Alias: here\r\n"), "SIP/2.0 200 tcp -1")
         self.assertEqual(self.ask(second, "Alias: flag\r\n", "b"), "SIP/2.0 200 tcp -1")
+
+    def test_persistent(self) -> None:
+        """With ``tcp_persistent_flag`` a connection stays as long as the contacts that were registered on it."""
+        kept, other = self.peer(), self.peer()
+        for branch, peer, header in (("k", kept, "Keep: yes\r\n"), ("o", other, "")):
+            contact = f"Contact: <sip:b@127.0.0.1:{peer.port};transport=tcp>;expires=600\r\n"
+            peer.send(request("REGISTER", extra=contact + header, branch=branch))
+            self.assertEqual(peer.statuses(), ["200"])
+        for _ in range(9):
+            self.pump.advance(60)
+        self.assertEqual(other.end(), "FIN")
+        kept.look()
+        self.assertEqual(kept.ended, "")
+        for _ in range(3):
+            self.pump.advance(60)
+        self.assertEqual(kept.end(), "FIN")
 
     def test_close(self) -> None:
         """``tcp_close_conn`` closes a connection by its peer; it is false where there is none or the text makes no sense."""
