@@ -1,7 +1,8 @@
 """The load of the loopback bench: a closed loop of SIP operations over two UDP sockets, caller and callee.
 
 ``python -m bench.generator SCENARIO SERVER_PORT OPERATIONS CALLER_PORT CALLEE_PORT`` keeps 64 operations in flight until that
-many have ended, and prints one JSON line: operations, seconds, messages, repeated. What is lost is sent again after a second."""
+many have ended, and prints one JSON line: operations, seconds, messages, repeated, refused. What is lost is sent again after a second; more
+than one refusal in a hundred ends the run."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ class Load:
         self.caller, self.callee = self.open(caller), self.open(callee)
         self.first: Callable[[int], bytes] = getattr(self, f"{scenario}_first")
         self.answered: Callable[[int, int, bytes], bytes | None] = getattr(self, f"{scenario}_answered")
-        self.begun = self.ended = self.messages = self.repeated = 0
+        self.begun = self.ended = self.messages = self.repeated = self.refused = 0
         self.waiting: dict[int, tuple[float, bytes]] = {}
         self.stamp = int(time.time() * 1000) % 10**9
 
@@ -179,8 +180,10 @@ class Load:
         if not waits_for.startswith(method + b" "):
             return
         if status >= 300:
-            raise SystemExit(f"the server answered {data[8:60]!r} to {waits_for[:200]!r}")
-        more = self.answered(call, int(cseq), data)
+            self.refused += 1
+            if self.refused > 5 + self.operations // 100:
+                raise SystemExit(f"the server answered {data[8:60]!r} to {waits_for[:200]!r}")
+        more = None if status >= 300 else self.answered(call, int(cseq), data)
         if more is None:
             del self.waiting[call]
             self.ended += 1
@@ -220,7 +223,8 @@ class Load:
                     self.waiting[call] = (now, data)
                     self.send(self.caller, data)
         seconds = time.monotonic() - start
-        return {"operations": self.ended, "seconds": seconds, "messages": self.messages, "repeated": self.repeated}
+        counts = {"operations": self.ended, "messages": self.messages, "repeated": self.repeated, "refused": self.refused}
+        return {**counts, "seconds": seconds}
 
 
 if __name__ == "__main__":
