@@ -120,7 +120,7 @@ class FakeUser:
         options["to_tag"] = options.get("to_tag") or self.new_tag(run.message)
         self.replies.append(respond_to(run.message, status, reason, **options))
 
-    def new_tag(self, request: Request) -> str:
+    def new_tag(self, request: Request, transaction: bool = False) -> str:
         """The same tag each time."""
         return f"ours.{request.call_id}"
 

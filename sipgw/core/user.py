@@ -102,6 +102,7 @@ class TransactionUser(Surroundings):
         self._wake: Any = None
         self._quiet: dict[object, list[float]] = {}
         self._tag_prefix = self.layer.new_branch()[7:]
+        self._transaction_tag_prefix = self.layer.new_branch()[7:]
         self.rcv_requests = statistics.counter("core", "rcv_requests")
         self.rcv_replies = statistics.counter("core", "rcv_replies")
         self.fwd_requests = statistics.counter("core", "fwd_requests")
@@ -456,17 +457,20 @@ class TransactionUser(Surroundings):
             record_route=100 < status < 300,
         )
 
-    def new_tag(self, request: Request) -> str:
-        """A To tag that is the same for each retransmission of ``request`` (RFC 3261 8.2.7)."""
+    def new_tag(self, request: Request, transaction: bool = False) -> str:
+        """A To tag that is the same for each retransmission of ``request`` (RFC 3261 8.2.7).
+
+        ``transaction``: it is for the replies of one. ``is_our_tag`` does not know those: their ACKs belong to somebody."""
+        prefix = self._transaction_tag_prefix if transaction else self._tag_prefix
         # the hash of a str is keyed, by a secret of this process (PYTHONHASHSEED); the prefix is another one
-        return f"{self._tag_prefix}.{hash((request.call_id, request.from_tag, request.cseq.number)) & 0xFFFFFFFF:08x}"
+        return f"{prefix}.{hash((request.call_id, request.from_tag, request.cseq.number)) & 0xFFFFFFFF:08x}"
 
     def mark(self, text: str) -> str:
         """A short keyed digest of ``text``: 16 characters that only this server could have made."""
         return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8, key=self._secret).hexdigest()
 
     def is_our_tag(self, tag: str | None) -> bool:
-        """Whether ``tag`` is one that ``new_tag`` of this server made."""
+        """Whether ``tag`` is that of a reply without a transaction that this server made."""
         return tag is not None and tag.startswith(self._tag_prefix)
 
     def reply_flow(self, request: Request, flow: Flow, force_rport: bool = False, flags: int = 0) -> Flow:

@@ -53,5 +53,5 @@ class Signaling(Module):
         if not isinstance(request, Request):
             return None
         transaction = run.transaction
-        tag: str = (transaction is not None and transaction.to_tag) or run.user.new_tag(request)
+        tag: str = run.user.new_tag(request) if transaction is None else transaction.tag()
         return tag

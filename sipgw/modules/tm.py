@@ -250,7 +250,7 @@ class Tm(Module):
         context = None if server is None else server.user
         if not isinstance(context, ResponseContext):
             return False
-        user.reply(run, 200, "canceling", to_tag=context.to_tag)
+        user.reply(run, 200, "canceling", to_tag=context.tag())
         if "pass-reason-hdr" in context.flags:
             context.cancel_headers = "".join(f"Reason: {value}\r\n" for value in request.headers("Reason"))
         context.cancel_asked = context.cancel_asked or context.status < 200

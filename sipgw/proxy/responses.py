@@ -467,6 +467,12 @@ class ResponseContext:
                     self._cancel(branch)
         return True
 
+    def tag(self, wanted: str = "") -> str:
+        """The To tag of our replies, made at the first: the CANCEL and the INVITE are answered with the same (RFC 3261 9.2)."""
+        if wanted or not self.to_tag:
+            self.to_tag = wanted or self.user.new_tag(self.request, transaction=True)
+        return self.to_tag
+
     def _reply_alone(self, status: int, reason: str) -> None:
         """Answer without a script that asked for it, with the headers that it had for replies when it relayed."""
         run = Run(self.request, RouteKind.REQUEST, self.run.flow, self.user.clock(), self.user)
@@ -487,9 +493,7 @@ class ResponseContext:
     ) -> None:
         """Write a response of our own and send it through the server transaction."""
         user = self.user
-        tag = "" if status == 100 else to_tag or self.to_tag or user.new_tag(self.request)
-        if status > 100:
-            self.to_tag = tag
+        tag = "" if status == 100 else self.tag(to_tag)
         data = user.make_reply(run, status, reason, to_tag=tag, headers=headers, body=body, content_type=content_type)
         self.status = max(self.status, status)
         self.tm.local_replies.value += 1

@@ -15,7 +15,9 @@ from tests.doubles import fake_server, request, response, run_of
 class FakeTransaction:
     """A transaction that keeps its replies."""
 
-    to_tag = "tm.1"
+    def tag(self) -> str:
+        """Of its replies."""
+        return "tm.1"
 
     def __init__(self) -> None:
         self.replies: list[tuple[int, str, str]] = []
@@ -56,10 +58,8 @@ class SignalingTests(TestCase):
         self.assertEqual((self.user.replies, self.signaling.sig_local_totag(run)), ([], "tm.1"))
 
     def test_tag_before_reply(self) -> None:
-        """A transaction that has not answered yet will use the tag that a stateless reply would have."""
+        """Without a transaction it is the tag of a stateless reply; in a reply there is none."""
         run = run_of(request(), self.user)
-        run.transaction = FakeTransaction()
-        run.transaction.to_tag = ""
         self.assertEqual(self.signaling.sig_local_totag(run), "ours.call1@example.org")
         self.assertIsNone(self.signaling.sig_local_totag(run_of(response(), self.user)))
 

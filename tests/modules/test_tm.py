@@ -61,7 +61,8 @@ class FailureRouteTests(Calls):
         }
         onreply_route { xlog("L_ALERT", "global $(<request>ru)"); }
         failure_route[one] {
-            xlog("L_ALERT", "one $rU $avp(a) $mf $T_ruri"); append_hf("X-One: a\\r\\n"); $rp = 7003; t_on_failure("two"); t_relay();
+            xlog("L_ALERT", "one $rU $avp(a) $mf $T_ruri");
+            append_hf("X-One: a\\r\\n"); $rp = 7003; t_on_failure("two"); t_relay();
         }
         failure_route[two] { append_hf("X-Two: a\\r\\n"); $rp = 7004; t_relay(); }
         """)
@@ -115,7 +116,34 @@ class ReplyRouteTests(Calls):
 
 
 class OwnReplyTests(Calls):
-    """Replies that nobody asked for."""
+    """Replies that tm makes itself."""
+
+    def test_acknowledged(self) -> None:
+        """The ACK to a 200 of t_reply reaches the script, though sl takes those to its own replies away."""
+        self.start("""
+        route {
+            if (is_method("ACK")) { xlog("L_ALERT", "ACK $tt"); exit; }
+            if ($rU == "sl") sl_send_reply(200, "OK"); else t_reply(200, "OK");
+        }
+        """)
+        for user, seen in (("sl", 0), ("tm", 1)):
+            self.arrive(request("INVITE", f"sip:{user}@127.0.0.1", branch=user))
+            tag = self.sent(ALICE)[-1].to_tag
+            self.arrive(request("ACK", f"sip:{user}@127.0.0.1", branch=f"{user}ack", to_tag=tag))
+            self.assertEqual(self.logged(), [f"ACK {tag}"][:seen])
+        self.settle()
+
+    def test_tag(self) -> None:
+        """The CANCEL and the INVITE are answered with the same To tag (RFC 3261 9.2), that of an earlier reply."""
+        self.start("""
+        route { if (is_method("CANCEL")) t_relay(); else { t_newtran(); t_reply(180, "Ringing"); } }
+        """)
+        self.arrive(request("INVITE"))
+        self.arrive(request("CANCEL"))
+        trying, ringing, cancelled, ended = self.sent(ALICE)
+        self.assertEqual([reply.status for reply in (trying, ringing, cancelled, ended)], [100, 180, 200, 487])
+        self.assertEqual({ringing.to_tag, cancelled.to_tag, ended.to_tag}, {ringing.to_tag})
+        self.settle()
 
     def test_headers(self) -> None:
         """They have the headers that append_to_reply had asked for when the request was relayed."""
