@@ -1,8 +1,8 @@
 """The load of the loopback bench: a closed loop of SIP operations over two UDP sockets, caller and callee.
 
 ``python -m bench.generator SCENARIO SERVER_PORT OPERATIONS CALLER_PORT CALLEE_PORT`` keeps 64 operations in flight until that
-many have ended, and prints one JSON line: operations, seconds, messages, repeated, refused. What is lost is sent again after a second; more
-than one refusal in a hundred ends the run."""
+many have ended, and prints one JSON line: operations, seconds, messages, repeated, refused. What is lost is sent again after
+a second; more than one refusal in a hundred ends the run."""
 
 from __future__ import annotations
 

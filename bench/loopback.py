@@ -148,7 +148,7 @@ def servers(folder: Path) -> list[Server]:
         config.write_text((HERE / "kamailio.cfg").read_text().replace("@PORT@", str(port)))
         run = folder / "kamailio"
         run.mkdir()
-        command = [kamailio, "-f", str(config), "-DD", "-E", "-m", "64", "-M", "8", "-Y", str(run), "-w", str(run)]
+        command = [kamailio, "-f", str(config), "-DD", "-E", "-m", "256", "-M", "32", "-Y", str(run), "-w", str(run)]
         found.append(Server("kamailio", command, port))
     opensips = os.environ.get("OPENSIPS")
     if opensips:
@@ -157,7 +157,7 @@ def servers(folder: Path) -> list[Server]:
         modules = os.environ.get("OPENSIPS_MODULES", "")
         config.write_text((HERE / "bench.cfg").read_text().replace("@PORT@", str(port)).replace("@MPATH@", modules))
         extra = os.environ.get("OPENSIPS_OPTIONS", "").split()
-        found.append(Server("opensips", [opensips, "-F", "-f", str(config), "-m", "64", "-M", "8", *extra], port))
+        found.append(Server("opensips", [opensips, "-F", "-f", str(config), "-m", "256", "-M", "32", *extra], port))
     return found
 
 
