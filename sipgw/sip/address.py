@@ -28,7 +28,7 @@ _quick_addr_spec = re.compile(
     rf'[ \t]*([A-Za-z][A-Za-z0-9+.\-]*:[^<>"\x00-\x20\x7f;,?]+)({_PARAMS})[ \t]*'
 ).fullmatch
 _usual_via = re.compile(
-    rf"[ \t]*+(SIP/2\.0)/([{_T}]++) ([A-Za-z0-9_.\-]++|\[[0-9A-Fa-f:.]++\])(?::([0-9]++))?(;branch=({_VALUE}+)(;rport)?)"
+    rf" SIP/2\.0/([{_T}]++) ([A-Za-z0-9_.\-]++)(?::([0-9]{{1,5}}))?(;branch=({_VALUE}+)(;rport)?)"
 ).fullmatch
 _quick_via = re.compile(
     rf"[ \t]*(SIP/2\.0)/([{_T}]+) ([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]+))?"
@@ -274,6 +274,7 @@ class Via:
 
     def __init__(
         self, protocol: str, transport: str, host: str, port: int | None, params_text: str, comment: str = "",
+        branch: str | None = None, asks_rport: bool | None = None,
     ) -> None:
         self.protocol = protocol
         self.transport = transport
@@ -282,8 +283,8 @@ class Via:
         self.params_text = params_text
         self.comment = comment
         self._params: dict[str, str | None] | None = None
-        self._branch: str | None = None
-        self.asks_rport: bool | None = None
+        self._branch = branch
+        self.asks_rport = asks_rport
         """Where there is nothing but a branch: whether a bare rport follows it; ``None`` for any other parameters."""
 
     @classmethod
@@ -291,24 +292,18 @@ class Via:
         """Read one value; raises ``MalformedMessage``. Parameters are cut when they are asked for."""
         match = _usual_via(text)
         if match is not None:
-            protocol, transport, host, digits, params_text, branch, rport = match.groups()
-        else:
-            match = _quick_via(text)
-            if match is None:
-                return cls._parse_carefully(text)
-            protocol, transport, host, digits, params_text = match.groups()
-            branch = None
-        if digits is None:
-            port = None
-        else:
-            port = int(digits) if len(digits) < 5 else parse_uint(digits, 65535, "port in Via")
+            transport, host, digits, params_text, branch, rport = match.groups()
+            port = None if digits is None else int(digits)
+            if port is None or port < 65536:
+                return cls("SIP/2.0", transport, host, port, params_text, "", branch, rport is not None)
+        match = _quick_via(text)
+        if match is None:
+            return cls._parse_carefully(text)
+        protocol, transport, host, digits, params_text = match.groups()
+        port = None if digits is None else parse_uint(digits, 65535, "port in Via")
         if host[0] == "[" and ipv6_groups(host[1:-1]) is None:
             raise MalformedMessage("Bad IPv6 reference in Via")
-        via = cls(protocol, transport, host, port, params_text)
-        if branch is not None:
-            via._branch = branch
-            via.asks_rport = rport is not None
-        return via
+        return cls(protocol, transport, host, port, params_text)
 
     @classmethod
     def _parse_carefully(cls, text: str) -> Via:

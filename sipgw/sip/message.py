@@ -33,6 +33,7 @@ METHODS: Final = frozenset({
 
 _REQUIRED: Final = frozenset({"via", "from", "to", "call-id", "cseq"})
 _USUAL_NUMBERS: Final = {f" {number}": number for number in range(256)}
+_MOST: Final = "Max-Forwards: 70"  # with which nearly every request leaves its client
 _STATUS: Final = {f"{code}": code for code in range(100, 700)}
 
 
@@ -263,7 +264,7 @@ class Message:
 
         Raises ``MalformedMessage`` with the status to answer (a bad response is dropped). What is left to the
         transaction user: 416, 420, 483, 415, 406 and all that depends on who it is."""
-        names = self.names
+        lines, names = self.lines, self.names
         kinds = set(names)
         if not kinds.issuperset(_REQUIRED):
             missing = ", ".join(sorted(_REQUIRED - kinds))
@@ -278,19 +279,18 @@ class Message:
             if via.asks_rport is None:
                 via.params  # noqa: B018 - reading is the check
             part = "From"
-            if self._from is None:
-                self._from = _read_known_address(self, "from")
+            text = lines[names.index("from")].partition(":")[2]
+            self._from = _known_addresses.get(text) or _read_tagged(text)
             part = "To"
-            if self._to is None:
-                self._to = _read_known_address(self, "to")
+            text = lines[names.index("to")].partition(":")[2]
+            self._to = _known_addresses.get(text) or _read_tagged(text)
             part = "Call-ID"
-            if self._call_id is None:
-                self._call_id = _read_call_id(self)
+            self._call_id = _read_call_id(self)
             part = "CSeq"
-            if self._cseq is None:
-                self._cseq = _read_cseq(self)
+            text = lines[names.index("cseq")].partition(":")[2]
+            self._cseq = _known_cseqs.get(text) or _read_cseq(self)
             part = "Max-Forwards"
-            if "max-forwards" in kinds:
+            if "max-forwards" in kinds and lines[names.index("max-forwards")] != _MOST:
                 self.max_forwards  # noqa: B018
             part = "Expires"
             if "expires" in kinds:
@@ -348,7 +348,10 @@ class Request(Message):
 
     def check(self) -> None:
         """Refuse what no element may process; see ``Message.check``."""
-        uri = self.request_uri
+        try:
+            uri = self._request_uri = Uri.parse(self.uri)
+        except MalformedMessage as error:
+            raise self._remember("Request-URI", error) from None
         if uri.headers:
             # RFC 3261 19.1.1: no headers here; forwarding them could make them real (RFC 4475 3.1.2.11)
             raise MalformedMessage("Headers in Request-URI", message=self)
@@ -425,6 +428,10 @@ def parse(data: bytes, limits: Limits = LIMITS) -> Request | Response:
 def build(lines: list[str], names: list[str], body: bytes, limits: Limits) -> Request | Response:
     """Make a message of a head cut by ``cut_head``: reads the start line (RFC 3261 7.1, 7.2)."""
     start = lines[0]
+    parts = start.split(" ")
+    if len(parts) == 3 and parts[2] == "SIP/2.0" and parts[0] in METHODS and 0 < len(parts[1]) <= limits.uri:
+        if "\n" not in start and "\t" not in start:
+            return Request(parts[0], parts[1], lines, names, body, limits)
     if start[:8] == "SIP/2.0 " or start[:4].upper() == "SIP/":
         version, _, rest = start.partition(" ")
         code, _, reason = rest.partition(" ")
@@ -432,7 +439,6 @@ def build(lines: list[str], names: list[str], body: bytes, limits: Limits) -> Re
         if status is None or "\n" in reason or version.upper() != "SIP/2.0":
             raise MalformedMessage("Bad status line")
         return Response(status, reason, lines, names, body, limits)
-    parts = start.split(" ")
     if len(parts) != 3 or not parts[1] or "\n" in start or "\t" in start:
         raise MalformedMessage("Bad request line", message=_partial(lines, names, limits))
     method, uri, version = parts
@@ -478,7 +484,12 @@ def _first(message: Message, name: str) -> str:
 
 
 def _read_via(message: Message) -> Via:
-    text = _first(message, "via")
+    names = message.names
+    if "via" not in names:
+        raise MalformedMessage("Missing header")
+    text = message.lines[names.index("via")].partition(":")[2]
+    if "\n" in text:
+        text = unfold(text)
     if "," in text:
         text = text[:split_first(text)]
     return Via.parse(text)
@@ -491,17 +502,14 @@ def _read_vias(message: Message) -> list[Via]:
     return [Via.parse(value) for value in values]
 
 
-def _read_known_address(message: Message, name: str) -> NameAddr:
-    """Read From or To with its tag. Every message of a dialog has the same two: those seen lately are not read again."""
-    text = message.lines[message.names.index(name)].partition(":")[2]
-    address = _known_addresses.get(text)
-    if address is None:
-        address = NameAddr.parse(unfold(text) if "\n" in text else text)
-        address.tag  # noqa: B018 - reading is the check
-        if len(text) < MAX_KNOWN_LENGTH:
-            if len(_known_addresses) >= MAX_KNOWN:
-                _known_addresses.clear()
-            _known_addresses[text] = address
+def _read_tagged(text: str) -> NameAddr:
+    """Read From or To with its tag. Every message of a dialog has the same two: those seen lately are remembered."""
+    address = NameAddr.parse(unfold(text) if "\n" in text else text)
+    address.tag  # noqa: B018 - reading is the check
+    if len(text) < MAX_KNOWN_LENGTH:
+        if len(_known_addresses) >= MAX_KNOWN:
+            _known_addresses.clear()
+        _known_addresses[text] = address
     return address
 
 
@@ -526,9 +534,6 @@ def _read_call_id(message: Message) -> str:
 
 def _read_cseq(message: Message) -> CSeq:
     text = _first(message, "cseq")
-    known = _known_cseqs.get(text)
-    if known is not None:
-        return known
     read = _cut_cseq(message, text)
     if len(text) < MAX_KNOWN_LENGTH:
         if len(_known_cseqs) >= MAX_KNOWN:
@@ -579,7 +584,7 @@ def stamp_via(request: Message, host: str, port: int, *, force_rport: bool = Fal
     ``host``: numeric source address without brackets. ``received`` is set when it differs from sent-by, when rport
     was asked for, or where the sender put one itself; ``rport`` when asked for, or with ``force_rport``.
     May be called again. Raises ``MalformedMessage`` for a Via that cannot be read."""
-    via = request.via
+    via = request._via or request.via
     asks = via.asks_rport
     if asks is False and not force_rport and via.host == host:
         return
