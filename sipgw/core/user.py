@@ -463,7 +463,7 @@ class TransactionUser(Surroundings):
         ``transaction``: it is for the replies of one. ``is_our_tag`` does not know those: their ACKs belong to somebody."""
         prefix = self._transaction_tag_prefix if transaction else self._tag_prefix
         # the hash of a str is keyed, by a secret of this process (PYTHONHASHSEED); the prefix is another one
-        return f"{prefix}.{hash((request.call_id, request.from_tag, request.cseq.number)) & 0xFFFFFFFF:08x}"
+        return f"{prefix}.{hash((request.call_id, request.from_.params_text, request.cseq)) & 0xFFFFFFFF:x}"
 
     def mark(self, text: str) -> str:
         """A short keyed digest of ``text``: 16 characters that only this server could have made."""

@@ -44,6 +44,8 @@ class Signaling(Module):
     @function(REQUEST | FAILURE | ERROR)
     def send_reply(self, run: Run, code: Annotated[int, check_status], reason: str) -> bool:
         """Answer the request with ``code`` and ``reason``."""
+        if run.transaction is None and self.sl is not None:
+            return self.sl.reply(run, code, reason)
         return self.reply(run, code, reason)
 
     @pvar("sig_local_totag")

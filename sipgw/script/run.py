@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.edits import NO_EDITS, EditList
+from sipgw.sip.uri import Uri
 
 if TYPE_CHECKING:
     from sipgw.sip.layer import Flow
     from sipgw.sip.message import Request, Response
-    from sipgw.sip.uri import Uri
 
 Value = int | str | None
 """What a script variable holds: ``int`` counts as a number and as its text, ``str`` as text only, ``None`` is null."""
@@ -235,16 +235,13 @@ class Run:
     @property
     def request_uri(self) -> Uri:
         """The Request-URI as it now stands, parsed once for each text; ``MalformedMessage`` if it cannot be."""
-        from sipgw.sip.uri import Uri
-
-        message = self.message
-        if self.uri is getattr(message, "uri", None):
-            parsed: Uri = message.request_uri  # type: ignore[union-attr]
-            return parsed
-        if self._uri_parsed is None or self._uri_text is not self.uri:
-            self._uri_parsed = Uri.parse(self.uri)
-            self._uri_text = self.uri
-        return self._uri_parsed
+        uri = self.uri
+        parsed = self._uri_parsed
+        if parsed is None or self._uri_text is not uri:
+            message = self.message
+            parsed = self._uri_parsed = message.request_uri if uri is getattr(message, "uri", None) else Uri.parse(uri)  # type: ignore[union-attr]
+            self._uri_text = uri
+        return parsed
 
     @property
     def next_hop(self) -> str:
