@@ -6,12 +6,14 @@ responses."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sipgw.core.surroundings import DEFAULT_PORTS, is_address
 from sipgw.core.user import TransactionUser
 from sipgw.script.run import Run, Socket
 from sipgw.sip.actions import Flow
 from sipgw.sip.address import Via
-from sipgw.sip.edits import NO_EDITS, remove_first_value, write
+from sipgw.sip.edits import NO_EDITS, write, write_popped
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response
 from sipgw.sip.target import Target
@@ -119,11 +121,17 @@ def via_line(run: Run, flow: Flow, branch: str) -> str:
     """Our Via for a request that leaves on ``flow`` (RFC 3261 18.1.1)."""
     socket = flow.socket
     host = run.advertised_host or socket.advertised_host or socket.host
-    if ":" in host and host[0] != "[":
-        host = f"[{host}]"
     port = run.advertised_port or socket.advertised_port or socket.port
     rport = ";rport" if run.context is not None and run.context.get("local_rport") else ""
-    return f"Via: SIP/2.0/{flow.transport.upper()} {host}:{port};branch={branch}{rport}"
+    return f"{_via_start(flow.transport, host, port)}{branch}{rport}"
+
+
+@lru_cache(maxsize=256)
+def _via_start(transport: str, host: str, port: int) -> str:
+    """A Via up to the value of its branch; there are as many as there are sockets."""
+    if ":" in host and host[0] != "[":
+        host = f"[{host}]"
+    return f"Via: SIP/2.0/{transport.upper()} {host}:{port};branch="
 
 
 def write_relayed(run: Run, flow: Flow, branch: str, params: str = "") -> bytes:
@@ -132,14 +140,13 @@ def write_relayed(run: Run, flow: Flow, branch: str, params: str = "") -> bytes:
     ``params``: more of them for the Via, each with its ";"."""
     message = run.message
     assert isinstance(message, Request)
-    edits = run.edits
+    start = ""
     if run.uri is not message.uri:
-        edits = edits.first_line(f"{message.method} {_without_headers(run.uri)} SIP/2.0")
+        start = f"{message.method} {_without_headers(run.uri)} SIP/2.0"
     via = via_line(run, flow, branch) + params
     if run.path:
         via += f"\r\nRoute: {run.path}"
-    vias = message.positions("Via")
-    return write(message, edits.insert_before(vias[0], via) if vias else edits.insert_after(0, via), way=(run, flow))
+    return write(message, run.edits, way=(run, flow), via=via, start=start)
 
 
 def _without_headers(uri: str) -> str:
@@ -188,8 +195,7 @@ def return_response(user: TransactionUser, response: Response, flow: Flow, run: 
     if back is None:
         user.drop_replies.value += 1
         return
-    edits = remove_first_value(run.edits if run is not None else NO_EDITS, response, "Via")
-    back.send(write(response, edits))
+    back.send(write_popped(response, run.edits if run is not None else NO_EDITS))
     user.fwd_replies.value += 1
 
 

@@ -32,7 +32,7 @@ from sipgw.script.run import Branch, Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
 from sipgw.sip.actions import Flow
-from sipgw.sip.edits import NO_EDITS, EditList, remove_first_value, write
+from sipgw.sip.edits import NO_EDITS, EditList, write_popped
 from sipgw.sip.message import Request, Response
 from sipgw.sip.replies import cancel_for
 from sipgw.sip.target import Target
@@ -396,7 +396,7 @@ class ResponseContext:
     def _relay(self, response: Response, edits: EditList, status: int = 0) -> None:
         """Send ``response`` upstream without our Via."""
         status = status or response.status
-        data = write(response, remove_first_value(edits, response, "Via"))
+        data = write_popped(response, edits)
         user = self.user
         if status > self.status or status >= 200:
             self.status = status

@@ -24,12 +24,13 @@ from sipgw.sip.address import split_first
 from sipgw.sip.errors import Misuse
 from sipgw.sip.message import Message
 
-__all__ = ["NO_EDITS", "EditList", "remove_first_value", "write"]
+__all__ = ["NO_EDITS", "EditList", "remove_first_value", "write", "write_popped"]
 
 T = TypeVar("T")
 
 _DELETE, _REPLACE, _SPAN, _BEFORE, _AFTER, _APPEND, _BODY, _FIRST_LINE, _LATER, _NOTE = range(10)
 _AROUND: Final = (_BEFORE, _AFTER)
+_BLANK: Final = ("", "")  # joined behind the last header: the end of its line, and the blank line
 
 
 class EditList:
@@ -135,23 +136,55 @@ def _trim(text: str) -> str:
     return text[:-2] if text.endswith("\r\n") else text
 
 
-def write(message: Message, edits: EditList, *, ensure_length: bool = False, way: Any = None) -> bytes:
+def write(
+    message: Message, edits: EditList, *, ensure_length: bool = False, way: Any = None, via: str = "", start: str = "",
+) -> bytes:
     """Return the octets to send: untouched lines as they came, edits applied.
 
     Content-Length is put right (or added) when the body was replaced; with ``ensure_length`` it is added even to an
-    untouched message that has none, as a stream demands (RFC 3261 18.3). ``way`` is for the edits made ``later``."""
-    if edits._parent is None and not ensure_length:
-        lines = message.lines
-        head = "\r\n".join(lines) + "\r\n\r\n"
-        return head.encode("utf-8", "surrogateescape") + message.body
-    out: list[str | None] = list(message.lines)
-    body = _apply(message, edits, out, ensure_length, way)
-    lines = [line for line in out if line is not None] if None in out else out  # type: ignore[assignment]
-    head = "\r\n".join(lines) + "\r\n\r\n"
-    return head.encode("utf-8", "surrogateescape") + (message.body if body is None else body)
+    untouched message that has none, as a stream demands (RFC 3261 18.3). ``way`` is for the edits made ``later``.
+    What every relayed request needs is no edit: ``via``, header lines to put before the first Via as the last insertion
+    there, and ``start``, another start line (RFC 3261 16.6 steps 2 and 8)."""
+    out: list[str | None] = message.lines[:]  # type: ignore[assignment]
+    body = None
+    if edits._parent is not None or ensure_length:
+        body = _apply(message, edits, out, ensure_length, way, via, start)
+    else:
+        if start:
+            out[0] = start
+        if via:
+            _push_via(message, out, via)
+    lines = [line for line in out if line is not None] if None in out else out
+    lines += _BLANK  # type: ignore[operator]
+    return "\r\n".join(lines).encode("utf-8", "surrogateescape") + (message.body if body is None else body)
 
 
-def _apply(message: Message, edits: EditList, out: list[str | None], ensure_length: bool, way: Any) -> bytes | None:
+def write_popped(message: Message, edits: EditList) -> bytes:
+    """Return the octets of a response to send on: without its first Via, ``edits`` applied (RFC 3261 16.7 step 3)."""
+    names = message.names
+    if edits._parent is None and "via" in names:
+        index = names.index("via")
+        if "," not in message.lines[index]:
+            lines = message.lines[:]
+            del lines[index]
+            lines += _BLANK
+            return "\r\n".join(lines).encode("utf-8", "surrogateescape") + message.body
+    return write(message, remove_first_value(edits, message, "via"))
+
+
+def _push_via(message: Message, out: list[str | None], via: str) -> None:
+    names = message.names
+    if "via" not in names:
+        out[0] = f"{out[0]}\r\n{via}"
+        return
+    index = names.index("via")
+    text = out[index]
+    out[index] = via if text is None else f"{via}\r\n{text}"
+
+
+def _apply(
+    message: Message, edits: EditList, out: list[str | None], ensure_length: bool, way: Any, via: str, start: str
+) -> bytes | None:
     """Change ``out`` in place; returns the new body, if there is one."""
     chain = []
     edit = edits
@@ -163,18 +196,18 @@ def _apply(message: Message, edits: EditList, out: list[str | None], ensure_leng
     around: list[EditList] | None = None
     for edit in reversed(chain):
         kind = edit._kind
-        if kind in _AROUND:
+        if kind == _REPLACE:
+            out[edit._line] = edit._text
+        elif kind == _DELETE:
+            out[edit._line] = None
+        elif kind in _AROUND:
             if around is None:
                 around = []
             around.append(edit)
-        elif kind == _REPLACE:
-            out[edit._line] = edit._text
         elif kind == _FIRST_LINE:
             out[0] = edit._text
         elif kind == _APPEND:
             out.append(edit._text)
-        elif kind == _DELETE:
-            out[edit._line] = None
         elif kind == _BODY:
             body = edit._data
         elif kind == _LATER:
@@ -195,6 +228,10 @@ def _apply(message: Message, edits: EditList, out: list[str | None], ensure_leng
         _set_length(message, out, len(body), True)
     elif ensure_length:
         _set_length(message, out, len(message.body), False)
+    if start:
+        out[0] = start
+    if via:
+        _push_via(message, out, via)
     if around is not None:
         _insert(around, out)
     return body
@@ -202,6 +239,14 @@ def _apply(message: Message, edits: EditList, out: list[str | None], ensure_leng
 
 def _insert(around: list[EditList], out: list[str | None]) -> None:
     """Join inserted headers to the line they stand next to, so that no line number moves."""
+    if len(around) == 1:
+        edit = around[0]
+        text = out[edit._line]
+        if text is None:
+            out[edit._line] = edit._text
+        else:
+            out[edit._line] = f"{edit._text}\r\n{text}" if edit._kind == _BEFORE else f"{text}\r\n{edit._text}"
+        return
     before: dict[int, list[str]] = {}
     after: dict[int, list[str]] = {}
     for edit in around:
