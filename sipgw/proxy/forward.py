@@ -42,18 +42,17 @@ async def find_flow(run: Run, spare: list[Target] | None = None) -> Flow:
     A name may lead to several targets: the flow is that to the first that can be used; ``spare`` takes those behind it."""
     user: TransactionUser = run.user
     try:
-        hop = user.next_hop(run.dst_uri or run.uri)
+        host, port, transport, literal, written, asked, secure = user.next_hop(run.dst_uri or run.uri)
     except MalformedMessage as error:
         user.bad_uris.value += 1
         raise NoWay(*BAD_URI) from error
-    asked = hop.asked
-    if asked is None and run.send_socket is not None and not hop.secure:
-        asked = run.send_socket.transport  # what the URI leaves open the forced socket decides
-    if hop.literal:
-        return flow_to(run, asked or hop.transport, hop.host, hop.port)
+    if run.send_socket is not None and asked is None and not secure:
+        asked = transport = run.send_socket.transport  # what the URI leaves open the forced socket decides
+    if literal:
+        return flow_to(run, transport, host, port)
     if spare is None:
         spare = []
-    spare.extend(await user.resolve(hop.host, hop.port if hop.written else None, asked, hop.secure))
+    spare.extend(await user.resolve(host, port if written else None, asked, secure))
     return next_flow(run, spare)
 
 
@@ -95,7 +94,7 @@ def flow_to(run: Run, transport: str, host: str, port: int) -> Flow:
             if user.log_level >= 3:
                 user.log_rarely(("blacklist", name), 3, f"nothing is sent to {transport}:{host}:{port}: blacklist {name}")
             raise NoWay(*FILTERED)
-    if run.branch_flags & user.no_connect_branch and flow.reliable and not flow.connected:  # type: ignore[attr-defined]
+    if flow.reliable and run.branch_flags & user.no_connect_branch and not flow.connected:  # type: ignore[attr-defined]
         user.log_rarely(("connection", host), 1, f"no connection to {host}:{port}, and none is opened for this request")
         raise NoWay(*NO_SOCKET)
     return flow

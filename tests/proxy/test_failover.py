@@ -199,7 +199,8 @@ class TargetTests(Named):
         )
         self.assertIn("476 MESSAGE", self.rig.said(ALICE))
         self.call("sip:127.0.0.1:7002", "MESSAGE")
-        self.assertEqual(len(self.asked), 5)
+        self.call("sip:127.0.0.1:7002;transport=UDP", "MESSAGE")
+        self.assertEqual((len(self.asked), self.rig.said(BOB)[-2:]), (5, ["MESSAGE", "MESSAGE"]))
         self.settle()
 
     def test_unusable(self) -> None:
