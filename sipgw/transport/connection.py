@@ -123,13 +123,9 @@ class Connection:
 
     def own_address(self) -> tuple[str, int]:
         """Our end of it: of one that we made, the port that the kernel chose."""
-        if self._socket is not None:
-            try:
-                address = self._socket.getsockname()
-            except OSError:
-                return self.local.host, self.local.port
-            return str(address[0]), int(address[1])
-        return self.local.host, self.local.port
+        assert self._socket is not None
+        address = self._socket.getsockname()
+        return str(address[0]), int(address[1])
 
     @property
     def is_open(self) -> bool:

@@ -275,7 +275,7 @@ class EndTests(StreamCase):
     def test_half_close(self):
         """Who ends only its own direction gets all its answers, then the end."""
         peer = self.peer()
-        peer.send(b"".join(request(branch=str(number)) for number in range(3)))
+        peer.socket.send(b"".join(request(branch=str(number)) for number in range(3)))
         peer.socket.shutdown(socket.SHUT_WR)
         self.assertEqual(peer.statuses(3), ["200"] * 3)
         self.assertEqual(peer.end(), "FIN")
@@ -288,10 +288,48 @@ class EndTests(StreamCase):
         peer.send(request("MESSAGE", f"sip:x@127.0.0.1:{far.port};transport=tcp"))
         peer.socket.shutdown(socket.SHUT_WR)
         [text] = far.receive()
+        self.half_closed()
         self.pump.advance(20)
         self.assertEqual(len(self.user.connections), 2)
+        self.assertIsNone(self.user.connections.at(self.tcp, self.host, peer.port))
+        far.send(answer(text, 180))
+        self.pump.settle()
+        self.assertEqual(len(self.user.connections), 2)
         far.send(answer(text))
+        self.assertEqual((peer.statuses(2), peer.end()), (["180", "200"], "FIN"))
+        self.count(1)
+
+    def half_closed(self):
+        """Wait until a connection is half-closed, and return it."""
+        return self.pump.until(lambda: next((each for each in self.user.connections if each.half_closed), None))
+
+    def test_half_close_slow(self):
+        """An answer that waits for a peer which has ended its direction goes out before the end."""
+        peer = self.peer()
+        self.count(1)
+        [connection] = self.user.connections
+        real = connection._send
+
+        def full(data):
+            raise BlockingIOError
+
+        connection._send = full
+        peer.send(request())
+        peer.socket.shutdown(socket.SHUT_WR)
+        self.assertIs(self.half_closed(), connection)
+        self.assertEqual(connection.unanswered, 0)
+        connection._send = real
         self.assertEqual((peer.statuses(), peer.end()), (["200"], "FIN"))
+        self.count(0)
+
+    def test_half_close_and_closed(self):
+        """A half-closed connection that we close has ended."""
+        peer, far = self.peers(2)
+        far.send(b"\r\n\r\n")
+        peer.send(request("MESSAGE", f"sip:x@127.0.0.1:{far.port};transport=tcp"))
+        peer.socket.shutdown(socket.SHUT_WR)
+        self.half_closed().close()
+        self.assertEqual(peer.end(), "FIN")
         self.count(1)
 
     def test_half_close_unanswered(self):
@@ -304,7 +342,7 @@ class EndTests(StreamCase):
         peer = self.peer()
         peer.send(request())
         peer.socket.shutdown(socket.SHUT_WR)
-        self.pump.until(lambda: any(each.half_closed for each in self.user.connections))
+        self.half_closed()
         self.pump.advance(ANSWER_TIME - 0.1)
         self.assertEqual(len(self.user.connections), 1)
         self.pump.advance(0.1)
@@ -372,6 +410,28 @@ class EndTests(StreamCase):
         self.assertIsNone(self.user.connections.at(self.tcp, self.host, peer.port))
         peer.close()
         self.count(0)
+
+    def test_closed_after_reset(self):
+        """A connection that the peer has reset already ends when we close it."""
+        peer = self.peer()
+        peer.send(request())
+        peer.receive()
+        [connection] = self.user.connections
+        peer.reset()
+        connection.close()
+        self.assertEqual(connection.state, State.CLOSED)
+        connection.lost("again")
+        self.assertEqual(self.lines, [])
+
+    def test_woken_for_nothing(self):
+        """A wake-up without anything to read does no harm."""
+        peer = self.peer()
+        self.count(1)
+        [connection] = self.user.connections
+        connection.doRead()
+        self.tcp.doRead()
+        peer.send(request())
+        self.assertEqual(peer.statuses(), ["200"])
 
     def test_never_gone(self):
         """A peer that does not end its direction after we ended ours is cut off."""
@@ -459,8 +519,11 @@ class CrowdTests(StreamCase):
             ours.accept.side_effect = full
             peer = self.peer(server.port)
             self.pump.until(lambda: ours.accept.called)
-            for _ in range(11):
+            for _ in range(6):
                 self.pump.advance(1)
+            with mock.patch("os.open", side_effect=full):
+                for _ in range(5):
+                    self.pump.advance(1)
             self.assertEqual(ours.accept.call_count, 1)
             self.assertNotIn(server, self.pump.getReaders())
         self.assertEqual([line for line in self.lines if "descriptors" in line], self.lines)
@@ -660,6 +723,10 @@ class OpenTests(StreamCase):
                 self.assertEqual(get(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), 7)
                 self.assertEqual(get(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
                 connection.lost("")
+
+    def test_impossible_option(self):
+        """An option that the kernel refuses is refused by ``open``."""
+        self.assertRaises(OSError, self.made, settings=StreamSettings(keepalive_idle=10**6))
 
     def test_no_keepalive(self):
         """Keep-alive of the kernel can be off."""

@@ -228,6 +228,7 @@ class ReuseTests(StreamCase):
             ("0.0.0.0", 5060),
             ("localhost", 5060),
             ("::1", 5060),
+            ("no:address", 5060),
             ("127.0.0.1", 0),
             ("127.0.0.1", 65536),
         ):
@@ -329,6 +330,34 @@ class FailureTests(StreamCase):
             self.assertEqual(peer.statuses(), ["503"])
             self.assertEqual(dial.call_count, 1)
         self.assertIn("Network is unreachable", self.lines[0])
+
+    def test_no_route(self):
+        """So does what the kernel really refuses: from the loopback interface there is no way out."""
+        peer = self.peer()
+        peer.send(request("MESSAGE", to(5060, host="192.0.2.1")))
+        self.assertEqual(peer.statuses(), ["503"])
+        self.assertIn("cannot connect", self.lines[0])
+
+    def test_refused_as_seen_by_writing(self):
+        """A reactor that tells of a refusal as of a connection is understood too."""
+        listener = self.listener()
+        listener.close()
+        flow = self.tcp.flow(self.host, listener.port)
+        flow.send(b"x")
+        flow.connection.doWrite()
+        self.assertEqual(flow.connection.state, State.CLOSED)
+        self.assertIn("cannot connect: Connection refused", self.lines[0])
+
+    def test_response_nowhere(self):
+        """A response that can go neither by its connection nor by its Via is lost, with a line in the log."""
+        peer = self.peer()
+        peer.send(request(via="127.0.0.1:0"))
+        self.pump.until(lambda: self.runs or self.lines)
+        peer.reset()
+        self.count(0)
+        with mock.patch.object(self.tcp, "dial", side_effect=OSError(101, "Network is unreachable")):
+            self.runs[0].flow.send(answer(request().decode()))
+        self.assertIn("cannot be reached", self.lines[-1])
 
     def test_queue(self):
         """What waits for a connection is bounded; beyond that everything on it fails."""
