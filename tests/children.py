@@ -33,10 +33,16 @@ def wait_for(condition: Callable[[], Any], what: str, child: Child | None = None
 
 
 def free_port() -> int:
-    """A UDP port of the loopback interface that nobody has now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface that nobody has now, neither for UDP nor for TCP."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
+            udp.bind((HOST, 0))
+            port = int(udp.getsockname()[1])
+            try:
+                tcp.bind((HOST, port))
+            except OSError:
+                continue
+            return port
 
 
 def bound(port: int, transport: str = "udp") -> bool:
