@@ -5,6 +5,7 @@ The machinery is in ``proxy/registrar.py`` and ``proxy/lookup.py``, the contacts
 from __future__ import annotations
 
 import re
+from os import urandom
 from typing import Annotated, Any
 
 from twisted.internet.defer import Deferred
@@ -26,6 +27,7 @@ from sipgw.exports import (
 )
 from sipgw.modules.signaling import Signaling
 from sipgw.modules.usrloc import Usrloc, not_negative, positive, with_tables, written_socket
+from sipgw.proxy.gruu import Gruus
 from sipgw.proxy.location import Binding, LocationTable
 from sipgw.proxy.lookup import NO_AOR, is_at, lookup, registered
 from sipgw.proxy.register import Rejected
@@ -72,7 +74,6 @@ class Registrar(Module):
     """Saves the contacts of REGISTER requests and looks them up."""
 
     later = {
-        **dict.fromkeys(("gruu_secret", "disable_gruu"), "GRUU (RFC 5627) comes in a later version of sipgw; it is off"),
         **dict.fromkeys(
             """pn_enable pn_providers pn_ct_match_params pn_pnsreg_interval pn_trigger_interval pn_skip_pn_interval
             pn_refresh_timeout pn_enable_purr""".split(),
@@ -103,6 +104,9 @@ class Registrar(Module):
     max_contact_len: int = param(255, "The most characters of a contact and of its source", check=positive)
     allow_dup_cseq: int = param(1, "Whether a CSeq that was seen before may change a contact again")
     expires_max_deviation: int = param(0, "Seconds by which the end of a contact is moved at random", check=not_negative)
+
+    disable_gruu: int = param(1, "Whether no GRUUs are given out: 0 or 1")
+    gruu_secret: str = param("", "What temporary GRUUs are sealed with; unset, a random secret of this process")
 
     accepted_regs = statistic("REGISTERs that were accepted")
     rejected_regs = statistic("REGISTERs that were refused")
@@ -152,8 +156,12 @@ class Registrar(Module):
                 match_call_id=usrloc.matching_mode == 1,
                 cseq_delay=usrloc.cseq_delay,
                 nat_flag=usrloc.nat_flag,
+                gruus=None if self.disable_gruu else Gruus(self._gruu_secret()),
             )
         )
+
+    def _gruu_secret(self) -> bytes:
+        return self.gruu_secret.encode("utf-8", "surrogateescape") or urandom(32)
 
     def _max_expires(self) -> int:
         return self.max_expires
@@ -220,7 +228,7 @@ class Registrar(Module):
     # -- questions
 
     def _bindings(self, run: Run, domain: str, aor: str | None) -> tuple[Binding, ...]:
-        """The contacts of ``aor``; by default those of To of a REGISTER, of From of another request."""
+        """The contacts of ``aor``, or of the device if it is a GRUU; by default those of To of a REGISTER, else of From."""
         message = run.message
         try:
             if aor is None:
@@ -228,11 +236,10 @@ class Registrar(Module):
                     run.user.log(-1, "a reply has no user of its own: tell the function which one is meant")
                     return ()
                 aor = message.to.uri_text if message.method == "REGISTER" else message.from_.uri_text
-            name = self.registration.aor(aor)
+            return tuple(self.registration.live(self.usrloc.table(domain), aor, run.now))
         except (Rejected, MalformedMessage):
             run.user.log(1, f"no address-of-record: {aor}")
             return ()
-        return tuple(self.usrloc.table(domain).live(name, run.now))
 
     @function(REQUEST | FAILURE | ONREPLY | BRANCH | LOCAL)
     def is_registered(self, run: Run, domain: Constant, AOR: str | None = None) -> bool:

@@ -38,7 +38,7 @@ def lookup(registrar: Registrar, run: Run, table: LocationTable, flags: LookupFl
     refused = False
     for index, target in enumerate(targets):
         try:
-            found = table.live(registrar.aor(target), run.now)
+            found = registrar.live(table, target, run.now)
         except Rejected:
             if index == 0 and len(targets) == 1:
                 return NO_AOR

@@ -17,7 +17,7 @@ from sipgw.sip.message import Message
 from sipgw.sip.uri import Uri
 
 __all__ = [
-    "METHOD_BITS", "OTHER_METHOD", "Rejected", "bad", "methods_mask", "read_allow", "read_contacts", "read_expires",
+    "METHOD_BITS", "OTHER_METHOD", "Rejected", "bad", "methods_mask", "options", "read_allow", "read_contacts", "read_expires",
     "read_path", "read_q", "read_to", "sip_uri", "written_q",
 ]
 
@@ -106,6 +106,11 @@ def read_allow(request: Message) -> int:
     if names.count("allow") == 1:
         return methods_mask(request.value(names.index("allow")))
     return methods_mask(",".join(request.headers("allow")))
+
+
+def options(request: Message) -> list[str]:
+    """The option tags that the sender of ``request`` knows, by Supported or Require (RFC 3261 19.2)."""
+    return [tag for name in ("supported", "require") if name in request.names for tag in request.values(name)]
 
 
 def read_path(request: Message, mode: str, want_received: bool) -> tuple[str | None, str | None, str]:

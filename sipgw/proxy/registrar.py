@@ -23,11 +23,13 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
+from sipgw.proxy.gruu import Device, is_temporary, newest, public_device
 from sipgw.proxy.location import Binding, LocationTable
-from sipgw.proxy.register import Rejected, bad, read_contacts, read_expires, read_to, written_q
+from sipgw.proxy.register import Rejected, bad, options, read_contacts, read_expires, read_to, written_q
 from sipgw.proxy.registrar_flags import SaveFlags
 from sipgw.proxy.saving import Granted, Saving, Settings
 from sipgw.script.run import Run
+from sipgw.sip.address import Contact
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.grammar import unescape
 from sipgw.sip.message import Request, Response
@@ -88,6 +90,29 @@ class Registrar:
             raise Rejected(500, "Server Internal Error", "Address Of Record too long")
         return aor if settings.case_sensitive else aor.lower()
 
+    def target(self, text: str) -> tuple[str, Device | None]:
+        """The address-of-record behind the URI ``text``, and the device if it is a GRUU (RFC 5627 6.1). ``Rejected`` as ``aor``.
+
+        COMPAT: a public GRUU means its device even where no GRUUs are given out (``disable_gruu``)."""
+        if _plain_aor(text) is None and ";gr" in text.lower():
+            try:
+                uri = Uri.parse(text)
+            except MalformedMessage:
+                raise bad("Error while parsing AOR") from None
+            gruus = self.settings.gruus
+            if gruus is not None and is_temporary(uri):
+                return gruus.read(uri.user) or ("", None)
+            return self.aor(text), public_device(uri)
+        return self.aor(text), None
+
+    def live(self, table: LocationTable, text: str, now: float) -> Sequence[Binding]:
+        """The bindings of the user that the URI ``text`` names; the one that a GRUU leads to, if it is one."""
+        aor, device = self.target(text)
+        bindings = table.live(aor, now)
+        if device is not None:
+            return newest(filter(device.has, bindings))
+        return bindings
+
     # -- save()
 
     def save(self, run: Run, table: LocationTable, flags: SaveFlags, uri: str | None = None) -> Answer:
@@ -105,10 +130,16 @@ class Registrar:
         aor = ""
         headers = ""
         listed = False
+        gruu_of: Uri | None = None
         saving: Saving | None = None
         try:
-            aor = self.aor(read_to(request) if uri is None else uri)
+            uri = read_to(request) if uri is None else uri
+            aor = self.aor(uri)
             contacts = read_contacts(request)
+            if self.settings.gruus is not None:
+                self._refuse_loops(contacts, aor)
+                if "gruu" in map(str.lower, options(request)):
+                    gruu_of = Uri.parse(uri)
             expires = read_expires(request)
             if contacts:
                 saving = Saving(self.settings, self.random, run, request, table, aor, flags, expires, granted)
@@ -126,17 +157,33 @@ class Registrar:
         else:
             bindings = table.live(aor, now)
         if bindings:
-            headers = self.contact_line(bindings, now) + headers
+            headers = self.contact_line(bindings, now, gruu_of) + headers
         return Answer(200, "OK", headers)
 
-    def contact_line(self, bindings: Sequence[Binding], now: float) -> str:
-        """The Contact header field that lists ``bindings`` (RFC 3261 10.3 step 8), with its end of line."""
+    def _refuse_loops(self, contacts: Sequence[Contact], aor: str) -> None:
+        """Refuse a contact that is a GRUU of the user itself: requests would come back for ever (RFC 5627 5.1)."""
+        for contact in contacts:
+            if ";gr" in contact.uri_text.lower():
+                try:
+                    found, device = self.target(contact.uri_text)
+                except Rejected:
+                    continue
+                if device is not None and found == aor:
+                    raise Rejected(403, "Forbidden", "Contact is a GRUU of the same user")
+
+    def contact_line(self, bindings: Sequence[Binding], now: float, gruu_of: Uri | None = None) -> str:
+        """The Contact header field that lists ``bindings`` (RFC 3261 10.3 step 8), with its end of line.
+
+        ``gruu_of``: the address-of-record, if the phone wants GRUUs."""
+        gruus = self.settings.gruus
         values = []
         for binding in bindings:
             q = f";q={written_q(binding.q)}" if binding.q >= 0 else ""
             value = f"<{binding.contact}>{q};expires={binding.seconds_left(now)}"
             if binding.received:
                 value += f';{self.settings.received_param}="{binding.received}"'
+            if gruu_of is not None and gruus is not None:
+                value += gruus.params(binding, gruu_of)
             values.append(value)
         return f"Contact: {', '.join(values)}\r\n"
 

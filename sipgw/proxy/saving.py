@@ -11,6 +11,7 @@ from random import Random
 from sys import intern
 from typing import Any, Final
 
+from sipgw.proxy.gruu import Gruus
 from sipgw.proxy.location import AOR_CONTACTS, Binding, LocationTable, binding_key, find_contact
 from sipgw.proxy.register import Rejected, bad, methods_mask, read_allow, read_path, read_q, sip_uri
 from sipgw.proxy.registrar_flags import SaveFlags
@@ -58,6 +59,8 @@ class Settings:
     match_call_id: bool = False
     cseq_delay: int = 20
     nat_flag: int = 0
+    gruus: Gruus | None = None
+    """Makes the GRUUs for the answers (RFC 5627); None: there are none."""
 
 
 class Granted:

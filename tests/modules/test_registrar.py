@@ -17,6 +17,7 @@ from sipgw.script.parser import parse as parse_script
 from sipgw.script.run import Run
 from sipgw.script.symbols import ModuleSymbols, RouteKind, Symbols
 from sipgw.script.variables import VARIABLES
+from sipgw.sip.grammar import unquote
 from sipgw.sip.message import Response
 from tests.doubles import FakeFlow, FakeVariable, changes, request, response, run_of
 from tests.proxy.rig import FakeServer, Rig
@@ -228,7 +229,7 @@ class RegistrarTests(SynchronousTestCase):
         ]:
             self.assertRaises(ValueError, Registrar, None, **{name: value})
         self.assertEqual([avp_name(text) for text in ("$avp(a)", "$avp( s:b )")], ["a", "b"])
-        for name in ("disable_gruu", "pn_enable"):
+        for name in ("pn_enable", "pn_providers"):
             self.assertIn("later version", Registrar.later[name])
             self.assertNotIn(name, Registrar.exports.parameters)
 
@@ -492,6 +493,85 @@ class RegistrarTests(SynchronousTestCase):
         self.rig.clock.pump([0, 0])
         self.assertTrue(self.successResultOf(deferred))
         self.assertEqual(self.usrloc.table("location").count, 0)
+
+    # -- GRUU (RFC 5627)
+
+    def grouped(self, answer: Response | None) -> list[dict[str, str | None]]:
+        """The parameters of each contact in an answer."""
+        assert answer is not None
+        return [{name: value and unquote(value) for name, value in each.params.items()} for each in answer.contacts]
+
+    def test_gruu(self) -> None:
+        """A phone that knows GRUU gets both; a request to either goes to its device alone, the newest contact of it."""
+        made = self.make(disable_gruu=0)
+        one, two = (f'+sip.instance="<urn:uuid:{number}>"' for number in (1, 2))
+        self.assertNotIn("pub-gruu", self.grouped(self.send(f"Contact: <sip:a@1.1.1.1>;{one}\r\n"))[0])
+        self.send(f"Contact: <sip:b@1.1.1.1>;{two};q=0.5,<sip:c@1.1.1.1>;q=1\r\n", call_id="two", cseq=7)
+        self.rig.clock.advance(1)
+        self.send(f"Contact: <sip:d@1.1.1.1>;{two}\r\n", call_id="two", cseq=8)
+        answers = [self.send("Supported: path, GRUU\r\n"), self.send("Require: gruu\r\n")]
+        for answer in answers:
+            found = self.grouped(answer)
+            instances = [each.get("+sip.instance") for each in found]
+            self.assertEqual(instances, [None, "<urn:uuid:2>", "<urn:uuid:1>", "<urn:uuid:2>"])
+            self.assertEqual(found[2]["pub-gruu"], "sip:bob@example.org;gr=urn:uuid:1")
+        for uri, code, contact in [
+            (found[2]["pub-gruu"], 1, "sip:a@1.1.1.1"),
+            (found[2]["temp-gruu"], 1, "sip:a@1.1.1.1"),
+            (found[1]["pub-gruu"], 1, "sip:d@1.1.1.1"),
+            (found[1]["temp-gruu"], 1, "sip:d@1.1.1.1"),
+            ("sip:bob@EXAMPLE.org;gr=URN:UUID:2", 1, "sip:d@1.1.1.1"),
+            ("sip:bob@example.org;gr=urn:uuid:3", -1, None),
+            ("sip:tgruu.abcd@example.org;gr", -1, None),
+            ("sip:bob@example.org;gr", 1, "sip:c@1.1.1.1"),
+            ("sip:@;gr=1", -3, None),
+        ]:
+            run = self.run_of()
+            run.uri = uri or ""
+            self.assertEqual(made.lookup(run, "location"), code, uri)
+            self.assertEqual(run.uri, contact or uri)
+            self.assertEqual(len(run.branches), 3 if uri == "sip:bob@example.org;gr" else 0, uri)
+            self.assertEqual(made.is_registered(self.run_of(), "location", uri), code == 1, uri)
+        self.send(f"Contact: <sip:d@1.1.1.1>;{two}\r\n", call_id="three")
+        self.send(f"Contact: <sip:b@1.1.1.1>;{two};expires=0\r\n", call_id="three")
+        run = self.run_of()
+        run.uri = found[1]["temp-gruu"] or ""
+        self.assertEqual(made.lookup(run, "location"), -1)
+
+    def test_gruu_as_contact(self) -> None:
+        """A GRUU of one's own is no contact; one of somebody else is."""
+        self.make(disable_gruu=0)
+        found = self.grouped(self.send('Supported: gruu\r\nContact: <sip:a@h>;+sip.instance="<urn:uuid:1>"\r\n'))
+        for kind in ("pub-gruu", "temp-gruu"):
+            answer = self.send(f"Contact: <{found[0][kind]}>\r\n", cseq=2)
+            assert answer is not None
+            self.assertEqual((answer.status, answer.header("P-Registrar-Error")), (403, "Contact is a GRUU of the same user"))
+            answer = self.send(f"Contact: <{found[0][kind]}>\r\n", user="alice")
+            self.assertEqual(answer and answer.status, 200)
+        answer = self.send("Contact: <sip:@;gr=1>\r\n", cseq=3)
+        self.assertEqual((answer and answer.status, self.contacts()), (400, ["sip:a@h"]))
+
+    def test_gruu_off(self) -> None:
+        """Without it none are given, but who has a public one reaches the device."""
+        made = self.make()
+        answer = self.send('Supported: gruu\r\nContact: <sip:a@h>;+sip.instance="<urn:uuid:1>",<sip:b@h>;q=1\r\n')
+        self.assertNotIn("pub-gruu", self.grouped(answer)[1])
+        run = self.run_of()
+        run.uri = "sip:bob@example.org;gr=urn:uuid:1"
+        self.assertEqual((made.lookup(run, "location"), run.uri), (1, "sip:a@h"))
+        run.uri = "sip:tgruu.abc@example.org;gr"
+        self.assertEqual(made.lookup(run, "location"), -1)
+
+    def test_gruu_secret(self) -> None:
+        """Who has the secret reads the temporary ones of another server, or of this one before it was started again."""
+        tokens = []
+        for secret in ("one", "one", "two", "", ""):
+            made = self.make(disable_gruu=0, gruu_secret=secret)
+            found = self.grouped(self.send('Supported: gruu\r\nContact: <sip:a@h>;+sip.instance="<urn:uuid:1>"\r\n'))
+            tokens.append(found[0]["temp-gruu"])
+            self.assertEqual(made.is_registered(self.run_of(), "location", tokens[0]), tokens[-1] == tokens[0])
+        self.assertEqual(tokens[0], tokens[1])
+        self.assertEqual(len(set(tokens)), 4)
 
     # -- headers
 
