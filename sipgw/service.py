@@ -37,7 +37,7 @@ from sipgw.options import Options
 from sipgw.script.errors import ScriptError, ScriptErrors
 from sipgw.script.routes import Route, RouteSet
 from sipgw.script.run import Run
-from sipgw.script.symbols import Symbols
+from sipgw.script.symbols import RouteKind, Symbols
 from sipgw.sip.message import parse
 from sipgw.statistics import Statistics
 from sipgw.transport.resolver import Resolver
@@ -339,6 +339,8 @@ class SipServer(Service):
         """Run a route that no message has begun; fires at its end, with the run."""
         ended: Deferred[Run] = Deferred()
         run = Run(parse(DUMMY), route.kind, None, self.user.clock(), self.user)
+        if route.kind is RouteKind.STARTUP:
+            run.vars = dict(self.user.startup_vars)
         self.user.execute(route, run, lambda _result: ended.callback(run))
         return ended
 

@@ -1,16 +1,16 @@
-"""Time recurrences, after those of iCalendar (RFC 2445 4.3.10): whether an instant is within one, as scripts and tables write them.
+"""Time recurrences, after those of iCalendar (RFC 2445 4.3.10): whether an instant is within one, as scripts and tables write it.
 
     [timezone|]dtstart|dtend|duration|freq|until|interval|byday|bymday|byyday|byweekno|bymonth
 
-Fields may be left out at the end. Several recurrences are joined by ``&`` or ``/`` (or), with parentheses where both are used, and
+Fields may be left out at the end. Several recurrences are joined by ``&`` or ``/`` (or), with parentheses where both are used;
 ``!`` turns one round.
 
 An instant is looked at as the clock on the wall of the time zone shows it. It is within the recurrence if an occurrence has begun
 and not ended: occurrences begin at the time of day of ``dtstart``, on the days that ``freq``, ``interval`` and the ``by`` rules
-allow. Where OpenSIPS does it otherwise we follow RFC 2445 (years are counted by date, weeks as in ISO 8601, a night belongs to the
-day on which it begins), but for three things that its manual builds on. COMPAT: without end, an occurrence lasts to the end of its
-day, week, month or year; one longer than a day, on days that are chosen by rules, is only looked at for the day of the instant;
-``duration`` counts before ``dtend``."""
+allow. Where OpenSIPS does it otherwise we follow RFC 2445 (years are counted by date, weeks as in ISO 8601, a night belongs to
+the day on which it begins), but for three things that its manual builds on. COMPAT: without end, an occurrence lasts to the end
+of its day, week, month or year; one longer than a day, on days that are chosen by rules, is only looked at for the day of the
+instant; ``duration`` counts before ``dtend``."""
 
 from __future__ import annotations
 

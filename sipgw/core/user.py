@@ -91,7 +91,7 @@ class TransactionUser(Surroundings):
         """Called before the script with each new request's run; one that returns True has taken it."""
         self.server_line = _server_line(settings)
         self.startup_vars: dict[str, Any] = {}
-        """What startup_route left in ``$var``: each request begins with it (language 1.10)."""
+        """What modules and startup_route left in ``$var``: each request begins with it (language 1.10)."""
         self.worker = "00"
         """Two characters that name this process in branches and dialog ids (house 2.7)."""
         self._secret = urandom(16)
