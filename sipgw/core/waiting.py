@@ -67,6 +67,15 @@ class Turn:
         self._busy = True
         self._run(coroutine)
 
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call what cannot wait now, where none of them is ``busy``; the others stand in line meanwhile."""
+        self._busy = True
+        try:
+            function(*arguments)
+        except Exception as error:
+            self._failed(error)
+        self._ended(None)
+
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run ``coroutine`` and those behind it, as far as they go without waiting."""
         while True:

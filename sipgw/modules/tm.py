@@ -230,7 +230,8 @@ class Tm(Module):
         if run.kind is RouteKind.REQUEST:
             context.keep(run)
             context.made_to_wait = False
-        context.flags.update(chosen)
+        if chosen:
+            context.flags.update(chosen)
         try:
             await context.relay(run)
         except NoWay as error:

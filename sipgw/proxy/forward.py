@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sipgw.core.surroundings import DEFAULT_PORTS, is_address
+from sipgw.core.surroundings import DEFAULT_PORTS, NextHop, is_address
 from sipgw.core.user import TransactionUser
 from sipgw.script.run import Run, Socket
 from sipgw.sip.actions import Flow
@@ -40,20 +40,32 @@ async def find_flow(run: Run, spare: list[Target] | None = None) -> Flow:
     """The flow to the next hop of ``run``; ``NoWay`` if there is none. Waits only when a name has to be looked up.
 
     A name may lead to several targets: the flow is that to the first that can be used; ``spare`` takes those behind it."""
+    found = literal_flow(run)
+    if isinstance(found, NextHop):
+        host, port, _, _, written, asked, secure = found
+        if run.send_socket is not None and asked is None and not secure:
+            asked = run.send_socket.transport
+        if spare is None:
+            spare = []
+        spare.extend(await run.user.resolve(host, port if written else None, asked, secure))
+        return next_flow(run, spare)
+    return found
+
+
+def literal_flow(run: Run) -> Flow | NextHop:
+    """The flow to the next hop of ``run`` if that is an IP address, or that hop: a name to look up. ``NoWay`` if there is none."""
     user: TransactionUser = run.user
     try:
-        host, port, transport, literal, written, asked, secure = user.next_hop(run.dst_uri or run.uri)
+        hop = user.next_hop(run.dst_uri or run.uri)
     except MalformedMessage as error:
         user.bad_uris.value += 1
         raise NoWay(*BAD_URI) from error
-    if run.send_socket is not None and asked is None and not secure:
-        asked = transport = run.send_socket.transport  # what the URI leaves open the forced socket decides
-    if literal:
-        return flow_to(run, transport, host, port)
-    if spare is None:
-        spare = []
-    spare.extend(await user.resolve(host, port if written else None, asked, secure))
-    return next_flow(run, spare)
+    if not hop.literal:
+        return hop
+    transport = hop.transport
+    if run.send_socket is not None and hop.asked is None and not hop.secure:
+        transport = run.send_socket.transport  # what the URI leaves open the forced socket decides
+    return flow_to(run, transport, hop.host, hop.port)
 
 
 def next_flow(run: Run, targets: list[Target]) -> Flow:

@@ -24,9 +24,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from sipgw.core.surroundings import NextHop
 from sipgw.core.user import TransactionUser
 from sipgw.core.waiting import Turn
-from sipgw.proxy.forward import NO_DESTINATION, NoWay, find_flow, next_flow, write_relayed
+from sipgw.proxy.forward import NO_DESTINATION, NoWay, find_flow, literal_flow, next_flow, write_relayed
 from sipgw.script.routes import Route
 from sipgw.script.run import Branch, Run
 from sipgw.script.symbols import RouteKind
@@ -75,7 +76,11 @@ class ClientBranch:
     def receive(self, response: Response, flow: Flow | None, run: Run | None) -> None:
         """Take a response from the layer."""
         context = self.owner()
-        if context is not None:
+        if context is None:
+            return
+        if response.status < 300 and context.on_reply is None and self.on_reply is None and not context.turn.busy:
+            context.turn.call(context.passes, self, response, run)
+        else:
             context.turn.take(context.responded(self, response, flow, run))
 
     def failed(self, reason: str) -> None:
@@ -208,7 +213,7 @@ class ResponseContext:
                 break
             branch_run = self._branch_run(run, extra[number - 1] if number else None)
             try:
-                sent += await self._send_branch(branch_run)
+                sent += self._send_at_once(branch_run) or await self._send_branch(branch_run)
             except NoWay as error:
                 problem = error
             run.flags = branch_run.flags
@@ -264,12 +269,25 @@ class ResponseContext:
         flow = await find_flow(run, spare)
         if self.cancel_asked:
             return False
+        self._add(run, flow, spare)
+        return True
+
+    def _send_at_once(self, run: Run) -> bool:
+        """Send one branch if nothing of it can wait: there is no branch route, and no name to look up."""
+        if self.on_branch is not None:
+            return False
+        flow = literal_flow(run)
+        if isinstance(flow, NextHop):
+            return False
+        self._add(run, flow, [])
+        return True
+
+    def _add(self, run: Run, flow: Flow, spare: list[Target]) -> None:
         branch = ClientBranch(self, len(self.branches), run, flow, spare)
         branch.on_reply = run.on_reply
         run.transaction = None
         self.branches.append(branch)
         self._send(branch)
-        return True
 
     def _send(self, branch: ClientBranch) -> None:
         """Send the request of ``branch`` on its flow, in a client transaction."""
@@ -309,42 +327,60 @@ class ResponseContext:
 
     async def responded(self, branch: ClientBranch, response: Response, flow: Flow | None, run: Run | None) -> None:
         """Take ``response`` of ``branch`` (RFC 3261 16.7)."""
-        status = response.status
-        self.tm.received_replies.value += 1
-        if branch.over and not 200 <= status < 300:
+        if not self._hears(branch, response):
             return
-        if branch.cancel == "wanted" and status < 200:
-            self._send_cancel(branch)
-        if self.listeners:
-            self.tell("response_in", status, response)
         edits = run.edits if run is not None else NO_EDITS
         if self.on_reply is not None or branch.on_reply is not None:
             run = self._reply_run(branch, response, flow, run)
             for route in (self.on_reply, branch.on_reply):
-                if route is not None and await self.user.run_route(route, run) is DROP and status < 200:
+                if route is not None and await self.user.run_route(route, run) is DROP and response.status < 200:
                     return
             self.message_flags = run.flags
             edits = run.edits
-            status = response.status
+        status = response.status
+        if status < 300:
+            self._pass(branch, response, edits)
+            return
         branch.status = status
         branch.response = response
-        if status < 200:
-            if status > 100 and self.status < 200:
-                self._relay(response, edits)
-        elif status < 300:
+        if status == 503 and self._fail_over(branch):
+            return
+        branch.over = True
+        branch.edits = edits
+        self.last_final = branch.index
+        if status >= 600 and not self.tm.disable_6xx_block:
+            self._cancel_others(branch)
+        await self._judge()
+
+    def passes(self, branch: ClientBranch, response: Response, run: Run | None) -> None:
+        """Take a 1xx or 2xx that no route is to see: what ``responded`` does with it, and nothing in it can wait."""
+        if self._hears(branch, response):
+            self._pass(branch, response, run.edits if run is not None else NO_EDITS)
+
+    def _hears(self, branch: ClientBranch, response: Response) -> bool:
+        """Whether ``response`` still means something; a CANCEL that waited for it goes out."""
+        status = response.status
+        self.tm.received_replies.value += 1
+        if branch.over and not 200 <= status < 300:
+            return False
+        if branch.cancel == "wanted" and status < 200:
+            self._send_cancel(branch)
+        if self.listeners:
+            self.tell("response_in", status, response)
+        return True
+
+    def _pass(self, branch: ClientBranch, response: Response, edits: EditList) -> None:
+        """Relay a provisional response, or a success, which ends the other branches."""
+        status = branch.status = response.status
+        branch.response = response
+        if status >= 200:
             branch.over = True
             if self.request.method == "INVITE" or self.status < 200:
                 self._relay(response, edits)
-                self._cancel_others(branch)
-        elif status == 503 and self._fail_over(branch):
-            return
-        else:
-            branch.over = True
-            branch.edits = edits
-            self.last_final = branch.index
-            if status >= 600 and not self.tm.disable_6xx_block:
-                self._cancel_others(branch)
-            await self._judge()
+                if len(self.branches) > 1:
+                    self._cancel_others(branch)
+        elif status > 100 and self.status < 200:
+            self._relay(response, edits)
 
     async def gave_up(self, branch: ClientBranch, reason: str) -> None:
         """Take it that ``branch`` will not answer: as a 408, or a 503 where nothing could be sent (RFC 3261 16.9)."""

@@ -100,6 +100,7 @@ _COMPLETED: Final = State.COMPLETED
 _GIVEN_UP: Final = State.GIVEN_UP
 _TERMINATED: Final = State.TERMINATED
 _EVENTS: Final = tuple(Event)
+_timer_of = TIMER_OF.get
 
 
 class TransactionLayer:
@@ -254,6 +255,13 @@ class TransactionLayer:
             elif do is _PASS:
                 out.append(Send(tx.data, tx.flow))
                 tx.data = b""
+            elif (timer := _timer_of(do)) is not None:
+                length = tx.lengths[timer]
+                if length > 0:
+                    tx.limit = self.delays.add(length, now, tx, timer)
+                else:
+                    self._walk_server(tx, timer, None, flow, now, out)
+                    return
             elif do is _STOP:
                 tx.stop()
             elif do is _RESEND:
@@ -268,16 +276,9 @@ class TransactionLayer:
             elif do is _DELIVER:
                 assert message is not None
                 out.append(Deliver(message, flow, None))
-            elif do is _NO_ACK:
-                out.append(Unacknowledged(tx))
             else:
-                timer = TIMER_OF[do]
-                length = tx.lengths[timer]
-                if length > 0:
-                    tx.limit = self.delays.add(length, now, tx, timer)
-                else:
-                    self._walk_server(tx, timer, None, flow, now, out)
-                    return
+                assert do is _NO_ACK
+                out.append(Unacknowledged(tx))
         if tx.state is _TERMINATED:
             self._forget_server(tx)
 
@@ -415,6 +416,13 @@ class TransactionLayer:
                 out.append(Deliver(message, flow, tx))
             elif do is _STOP:
                 tx.stop()
+            elif (timer := _timer_of(do)) is not None:
+                length = tx.lengths[timer]
+                if length > 0:
+                    tx.limit = self.delays.add(length, now, tx, timer)
+                else:
+                    self._walk_client(tx, timer, None, flow, now, out)
+                    return
             elif do is _START_C:
                 tx.limit = self.delays.add(tx.invite_timeout, now, tx, _TIMER_C)
             elif do is _RESTART_C:
@@ -440,16 +448,9 @@ class TransactionLayer:
                 else:
                     self.counters.timeouts += 1
                 out.append(Failed(tx, "timeout"))
-            elif do is _FAIL:
-                out.append(Failed(tx, "transport"))
             else:
-                timer = TIMER_OF[do]
-                length = tx.lengths[timer]
-                if length > 0:
-                    tx.limit = self.delays.add(length, now, tx, timer)
-                else:
-                    self._walk_client(tx, timer, None, flow, now, out)
-                    return
+                assert do is _FAIL
+                out.append(Failed(tx, "transport"))
         if tx.state is _COMPLETED:
             tx.forget_request()
         elif tx.state is _TERMINATED:

@@ -260,11 +260,13 @@ class Timed:
 
     def stop(self) -> None:
         """Stop both timers."""
-        if self.resend is not None:
-            self.resend.cancel()
+        timer = self.resend
+        if timer is not None:
+            timer.subject = None  # as timer.cancel(), which would cost a call
             self.resend = None
-        if self.limit is not None:
-            self.limit.cancel()
+        timer = self.limit
+        if timer is not None:
+            timer.subject = None
             self.limit = None
 
 
