@@ -262,7 +262,7 @@ class SipServer(Service):
             self.log(1, "sipgw runs as root: twistd -u USER -g GROUP leaves the privileges behind once the sockets are open")
         gc.collect()
         gc.freeze()
-        gc.set_threshold(100_000, 20, 50)
+        gc.set_threshold(100_000, 50, 1000)
 
     def _take_signals(self) -> None:
         """Handle signals ourselves: the reactor has just installed its own handlers, with which twistd ends by the signal."""

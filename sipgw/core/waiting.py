@@ -6,7 +6,7 @@ when it awaits a Deferred that has not fired does it stay behind, resumed by tha
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -42,39 +42,47 @@ class Drive:
             awaited.addBoth(self.step)
 
 
+class Broken(Protocol):
+    """Who is told of bugs: the transaction user."""
+
+    def broken(self, error: BaseException) -> None:
+        """Log a bug of our own."""
+
+
 class Turn:
     """Lets coroutines run strictly one after another (house 2.6, 5): each waits until the one before it has ended.
 
     A transaction has one: its replies, timers, CANCEL and failure route never overlap, however long one of them waits."""
 
-    __slots__ = ("_busy", "_failed", "_queue")
+    __slots__ = ("_queue", "_user", "busy")
 
-    def __init__(self, failed: Callable[[BaseException], None]) -> None:
-        self._busy = False
-        self._queue: list[Coroutine[Any, Any, Any]] = []
-        self._failed = failed
-
-    @property
-    def busy(self) -> bool:
+    def __init__(self, user: Broken) -> None:
+        self.busy = False
         """Whether one of them is running or waiting."""
-        return self._busy
+        self._queue: list[Coroutine[Any, Any, Any]] | None = None
+        self._user = user
 
     def take(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run ``coroutine`` now, or after those that came before it."""
-        if self._busy:
+        if self.busy:
+            if self._queue is None:
+                self._queue = []
             self._queue.append(coroutine)
             return
-        self._busy = True
+        self.busy = True
         self._run(coroutine)
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call what cannot wait now, where none of them is ``busy``; the others stand in line meanwhile."""
-        self._busy = True
+        self.busy = True
         try:
             function(*arguments)
         except Exception as error:
-            self._failed(error)
-        self._ended(None)
+            self._user.broken(error)
+        if self._queue:
+            self._run(self._queue.pop(0))
+        else:
+            self.busy = False
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run ``coroutine`` and those behind it, as far as they go without waiting."""
@@ -84,12 +92,12 @@ class Turn:
             except StopIteration:
                 pass
             except Exception as error:
-                self._failed(error)
+                self._user.broken(error)
             else:
                 awaited.addBoth(Drive(coroutine, self._ended, self._broke).step)
                 return
             if not self._queue:
-                self._busy = False
+                self.busy = False
                 return
             coroutine = self._queue.pop(0)
 
@@ -97,10 +105,10 @@ class Turn:
         if self._queue:
             self._run(self._queue.pop(0))
         else:
-            self._busy = False
+            self.busy = False
 
     def _broke(self, error: BaseException) -> None:
-        self._failed(error)
+        self._user.broken(error)
         self._ended(None)
 
 

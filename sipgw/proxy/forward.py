@@ -53,7 +53,7 @@ async def find_flow(run: Run, spare: list[Target] | None = None) -> Flow:
 
 
 def literal_flow(run: Run) -> Flow | NextHop:
-    """The flow to the next hop of ``run`` if that is an IP address, or that hop: a name to look up. ``NoWay`` if there is none."""
+    """The flow to the next hop of ``run`` if that is an IP address, or the hop: a name to look up. ``NoWay`` if there is none."""
     user: TransactionUser = run.user
     try:
         hop = user.next_hop(run.dst_uri or run.uri)

@@ -16,7 +16,8 @@ judged by what the last one answers. ``t_relay("no-dns-failover")`` and ``disabl
 
 Nothing here may keep itself alive: a busy proxy drops thousands of contexts a second, and they must be freed by their reference
 counts, not by the collector. The server transaction in the layer holds the context (``server.user``), the client transaction in
-the layer its branch; a branch knows its context weakly (``owner``), and a run forgets its transaction when it has ended."""
+the layer its branch; a branch knows its context weakly (``owner``) and its client transaction no longer than until it is over,
+and a run forgets its transaction when it has ended."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ class ClientBranch:
         self.index = index
         self.run = run
         self.flow = flow
-        self.spare = spare
+        self.spare = spare or None
         self.client: ClientTransaction | None = None
         self.status = 0
         self.response: Response | None = None
@@ -77,8 +78,8 @@ class ClientBranch:
         """Take a response from the layer."""
         context = self.owner()
         if context is None:
-            return
-        if response.status < 300 and context.on_reply is None and self.on_reply is None and not context.turn.busy:
+            self.end()
+        elif response.status < 300 and context.on_reply is None and self.on_reply is None and not context.turn.busy:
             context.turn.call(context.passes, self, response, run)
         else:
             context.turn.take(context.responded(self, response, flow, run))
@@ -86,8 +87,15 @@ class ClientBranch:
     def failed(self, reason: str) -> None:
         """Learn from the layer that no final response will come."""
         context = self.owner()
-        if context is not None:
+        if context is None:
+            self.end()
+        else:
             context.turn.take(context.gave_up(self, reason))
+
+    def end(self) -> None:
+        """Take note that a final response has come, or none will; lets go of the client transaction, which holds the branch."""
+        self.over = True
+        self.client = None
 
 
 class ResponseContext:
@@ -165,7 +173,7 @@ class ResponseContext:
         self.local_status = 0
         self.fr_timeout: float | None = None
         self.fr_inv_timeout: float | None = None
-        self.turn = Turn(self.user.broken)
+        self.turn = Turn(self.user)
 
     def keep(self, run: Run) -> None:
         """Keep the request as ``run`` has it now: what the script changes later is not part of the transaction (house 2.6, 8).
@@ -345,7 +353,7 @@ class ResponseContext:
         branch.response = response
         if status == 503 and self._fail_over(branch):
             return
-        branch.over = True
+        branch.end()
         branch.edits = edits
         self.last_final = branch.index
         if status >= 600 and not self.tm.disable_6xx_block:
@@ -374,7 +382,7 @@ class ResponseContext:
         status = branch.status = response.status
         branch.response = response
         if status >= 200:
-            branch.over = True
+            branch.end()
             if self.request.method == "INVITE" or self.status < 200:
                 self._relay(response, edits)
                 if len(self.branches) > 1:
@@ -389,12 +397,12 @@ class ResponseContext:
         provisional = branch.status >= 100
         if not provisional and self._fail_over(branch):
             return
-        branch.over = True
+        if reason == "timeout" and provisional and self.request.method == "INVITE" and not branch.cancel:
+            self._send_cancel(branch)
+        branch.end()
         self.last_final = branch.index
         branch.status = 408 if reason == "timeout" else 503
         branch.response = None
-        if reason == "timeout" and provisional and self.request.method == "INVITE" and not branch.cancel:
-            self._send_cancel(branch)
         await self._judge()
 
     async def _judge(self) -> None:

@@ -92,13 +92,40 @@ class TurnTests(SynchronousTestCase):
         async def then(name: str) -> None:
             seen.append(name)
 
-        turn = Turn(lambda error: seen.append(f"failed {error}"))
+        turn = Turn(Heard(seen))
         for coroutine in (first(), then("second"), then("third")):
             turn.take(coroutine)
         self.assertEqual((seen, turn.busy), (["first begins"], True))
         gate.callback(None)
         self.assertEqual(seen, ["first begins", "first ends", "failed first", "second", "third"])
         self.assertFalse(turn.busy)
+
+    def test_call(self) -> None:
+        """What cannot wait is called in its turn; what it leads to stands in line, and goes on even if it breaks."""
+        seen: list[str] = []
+
+        async def then() -> None:
+            seen.append("then")
+
+        def first() -> None:
+            turn.take(then())
+            seen.append("first")
+            raise ValueError("first")
+
+        turn = Turn(Heard(seen))
+        turn.call(first)
+        self.assertEqual((seen, turn.busy), (["first", "failed first", "then"], False))
+
+
+class Heard:
+    """Is told of bugs."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    def broken(self, error: BaseException) -> None:
+        """Note one."""
+        self.seen.append(f"failed {error}")
 
 
 class WithinTests(SynchronousTestCase):

@@ -493,3 +493,21 @@ class FreedTests(Forked):
         context = weakref.ref(contexts.pop())
         self.settle()
         self.assertIsNone(context())
+
+    def test_no_cycles(self) -> None:
+        """Nothing that belongs to a call, answered, refused or without an answer, is left to the collector."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        bob, carol = self.invite(CAROL)
+        self.rig.arrive(response(bob, 180), BOB)
+        self.rig.arrive(response(carol, 486), CAROL)
+        self.rig.arrive(response(bob, 200), BOB)
+        self.rig.arrive(request("INVITE", branch="unanswered", cseq=2), ALICE)
+        self.settle()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        self.addCleanup(gc.garbage.clear)
+        self.addCleanup(gc.set_debug, 0)
+        gc.collect()
+        self.assertIn("408", self.rig.said(ALICE))
+        self.assertEqual({type(thing) for thing in gc.garbage if type(thing).__module__.startswith("sipgw.")}, set())
