@@ -350,7 +350,7 @@ class Core(Module):
             return False
         finally:
             run.dst_uri = kept
-        flow.send(write(run.message, edits))
+        flow.send(write(run.message, edits, ensure_length=flow.reliable))
         return True
 
     @function()

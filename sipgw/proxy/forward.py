@@ -157,7 +157,7 @@ def write_relayed(run: Run, flow: Flow, branch: str, params: str = "") -> bytes:
     via = via_line(run, flow, branch) + params
     if run.path:
         via += f"\r\nRoute: {run.path}"
-    return write(message, run.edits, way=(run, flow), via=via, start=start)
+    return write(message, run.edits, ensure_length=flow.reliable, way=(run, flow), via=via, start=start)
 
 
 def _without_headers(uri: str) -> str:
@@ -206,7 +206,7 @@ def return_response(user: TransactionUser, response: Response, flow: Flow, run: 
     if back is None:
         user.drop_replies.value += 1
         return
-    back.send(write_popped(response, run.edits if run is not None else NO_EDITS))
+    back.send(write_popped(response, run.edits if run is not None else NO_EDITS, ensure_length=back.reliable))
     user.fwd_replies.value += 1
 
 

@@ -440,7 +440,7 @@ class ResponseContext:
     def _relay(self, response: Response, edits: EditList, status: int = 0) -> None:
         """Send ``response`` upstream without our Via."""
         status = status or response.status
-        data = write_popped(response, edits)
+        data = write_popped(response, edits, ensure_length=self.server.flow.reliable)
         user = self.user
         if status > self.status or status >= 200:
             self.status = status

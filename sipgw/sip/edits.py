@@ -147,7 +147,7 @@ def write(
     there, and ``start``, another start line (RFC 3261 16.6 steps 2 and 8)."""
     out: list[str | None] = message.lines[:]  # type: ignore[assignment]
     body = None
-    if edits._parent is not None or ensure_length:
+    if edits._parent is not None or (ensure_length and "content-length" not in message.names):
         body = _apply(message, edits, out, ensure_length, way, via, start)
     else:
         if start:
@@ -159,17 +159,19 @@ def write(
     return "\r\n".join(lines).encode("utf-8", "surrogateescape") + (message.body if body is None else body)
 
 
-def write_popped(message: Message, edits: EditList) -> bytes:
-    """Return the octets of a response to send on: without its first Via, ``edits`` applied (RFC 3261 16.7 step 3)."""
+def write_popped(message: Message, edits: EditList, *, ensure_length: bool = False) -> bytes:
+    """Return the octets of a response to send on: without its first Via, ``edits`` applied (RFC 3261 16.7 step 3).
+
+    ``ensure_length``: as in ``write``."""
     names = message.names
-    if edits._parent is None and "via" in names:
+    if edits._parent is None and "via" in names and not (ensure_length and "content-length" not in names):
         index = names.index("via")
         if "," not in message.lines[index]:
             lines = message.lines[:]
             del lines[index]
             lines += _BLANK
             return "\r\n".join(lines).encode("utf-8", "surrogateescape") + message.body
-    return write(message, remove_first_value(edits, message, "via"))
+    return write(message, remove_first_value(edits, message, "via"), ensure_length=ensure_length)
 
 
 def _push_via(message: Message, out: list[str | None], via: str) -> None:

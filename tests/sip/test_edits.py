@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.sip.edits import NO_EDITS, EditList, remove_first_value, write
+from sipgw.sip.edits import NO_EDITS, EditList, remove_first_value, write, write_popped
 from sipgw.sip.errors import Misuse
 from sipgw.sip.message import Request, parse
 
@@ -159,6 +159,14 @@ class BodyTests(SynchronousTestCase):
             octets = write(message(lines), edits, ensure_length=True)
             self.assertEqual(octets.decode(), "\r\n".join([*bare, "Content-Length: 3"]) + "\r\n\r\nabc")
         self.assertEqual(write(message(), NO_EDITS, ensure_length=True), write(message(), NO_EDITS))
+
+    def test_popped_length(self) -> None:
+        """So it can of a response that loses its first Via, whether alone in its line or not."""
+        one = [LINES[0], *LINES[2:5]]
+        for lines, left in ((LINES[:5], [LINES[0], "Via: SIP/2.0/UDP b", *LINES[2:5]]), (one, [LINES[0], *LINES[3:5]])):
+            for ensured, more in ((True, ["Content-Length: 3"]), (False, [])):
+                octets = write_popped(message(lines), NO_EDITS, ensure_length=ensured)
+                self.assertEqual(octets.decode(), "\r\n".join([*left, *more]) + "\r\n\r\nabc")
 
     def test_new_body(self) -> None:
         """The body given last is seen."""
