@@ -44,7 +44,8 @@ QUIET = 1.0
 MAX_QUIET = 1000
 """How many kinds of log line are remembered for that."""
 
-KNOWN_SCHEMES = ("sip:", "sips:", "tel:")
+KNOWN_SCHEMES = ("sip:", "sips:", "tel:", "urn:service:", "urn:nena:service:")
+"""What a Request-URI may be for a script to see it; anything else is answered 416 (RFC 3261 8.2.2.1)."""
 
 
 class ClientOwner(Protocol):
@@ -204,13 +205,16 @@ class TransactionUser(Surroundings):
         self.bad_headers.value += 1
         run = Run(message, RouteKind.ERROR, flow, self.clock(), self)
         run.error = error
-        try:
-            if self.routes.error is not None:
-                self.execute(self.routes.error, run)
-            elif message.method != "ACK":
-                self.reply(run, error.status, error.reason)
-        except MalformedMessage:
+        if self.routes.error is not None:
+            self.execute(self.routes.error, run)
+        elif message.method == "ACK" or "via" not in message.names:
             self.drop_requests.value += 1
+        else:
+            try:
+                stamp_via(message, flow.host, flow.port)
+            except MalformedMessage:
+                pass  # it goes back as it came
+            self.reply(run, error.status, error.reason)
 
     # -- actions
 
@@ -462,8 +466,13 @@ class TransactionUser(Surroundings):
 
         ``transaction``: it is for the replies of one. ``is_our_tag`` does not know those: their ACKs belong to somebody."""
         prefix = self._transaction_tag_prefix if transaction else self._tag_prefix
+        known: tuple[object, ...]
+        try:
+            known = request.call_id, request.from_.params_text, request.cseq
+        except MalformedMessage:
+            known = request.header("call-id"), request.header("from"), request.header("cseq")
         # the hash of a str is keyed, by a secret of this process (PYTHONHASHSEED); the prefix is another one
-        return f"{prefix}.{hash((request.call_id, request.from_.params_text, request.cseq)) & 0xFFFFFFFF:x}"
+        return f"{prefix}.{hash(known) & 0xFFFFFFFF:x}"
 
     def mark(self, text: str) -> str:
         """A short keyed digest of ``text``: 16 characters that only this server could have made."""
@@ -476,13 +485,17 @@ class TransactionUser(Surroundings):
     def reply_flow(self, request: Request, flow: Flow, force_rport: bool = False, flags: int = 0) -> Flow:
         """Where the replies to ``request`` go (RFC 3261 18.2.2, RFC 3581): back to its source, never to what its Via claims.
 
-        ``maddr`` is not honoured: it lets a stranger aim our replies (hardening P13). ``flags``: of the message."""
+        ``maddr`` is not honoured: it lets a stranger aim our replies (hardening P13). ``flags``: of the message. Where the Via
+        cannot be read, they go to the port that the request came from."""
         if flow.reliable:
             self.note_flags(flow, flags)
             return flow
         if force_rport:
             return flow
-        via = request.via
+        try:
+            via = request.via
+        except MalformedMessage:
+            return flow
         port = via.port or 5060
         if port == flow.port or "rport" in via.params:
             return flow

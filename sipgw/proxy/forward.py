@@ -59,7 +59,7 @@ def literal_flow(run: Run) -> Flow | NextHop:
         hop = user.next_hop(run.dst_uri or run.uri)
     except MalformedMessage as error:
         user.bad_uris.value += 1
-        raise NoWay(*BAD_URI) from error
+        raise NoWay(*(UNRESOLVABLE if error.status == 416 else BAD_URI)) from error
     if not hop.literal:
         return hop
     transport = hop.transport
