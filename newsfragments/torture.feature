@@ -1,0 +1,1 @@
+All 69 torture messages of RFC 4475 and RFC 5118 are answered, relayed or dropped over the wire as they should be, by a user agent server, a registrar and a proxy, over UDP and TCP; what has no Content-Length is given one where it goes on over a stream, and a request with an unreadable CSeq, From or Via is answered 400 instead of nothing.
