@@ -4,6 +4,7 @@ Contacts live in memory (``working_mode_preset`` "single-instance-no-db"); the m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import inf
@@ -25,6 +26,7 @@ PRESET = "single-instance-no-db"
 
 _DATABASE = "contacts in a database come in a later version of sipgw, this one keeps them in memory"
 _CLUSTER = "contacts shared between machines come in a later version of sipgw, this one keeps them in its own memory"
+_PINGS = "contacts are not pinged yet (nathelper comes in a later version of sipgw), so there is no latency"
 _EVENTS = "contact events come in a later version of sipgw"
 
 
@@ -32,6 +34,22 @@ def only_memory(value: str) -> None:
     """Refuse each working mode but the one without a database."""
     if value != PRESET:
         raise ValueError(f"only {PRESET!r} is possible: {_CLUSTER if 'cluster' in value else _DATABASE}")
+
+
+def only(word: str, why: str) -> Callable[[str], None]:
+    """A check that refuses every value but ``word``."""
+
+    def check(value: str) -> None:
+        if value != word:
+            raise ValueError(f"only {word!r} is possible: {why}")
+
+    return check
+
+
+def pinging(value: str) -> None:
+    """Refuse what is no mode of pinging."""
+    if value not in ("ownership", "cooperation"):
+        raise ValueError("write 'ownership' or 'cooperation'")
 
 
 def matching(value: int) -> None:
@@ -75,19 +93,28 @@ class Usrloc(Module):
 
     later = {
         **dict.fromkeys(
-            """db_url restart_persistency sql_write_mode contact_id_column user_column domain_column contact_column expires_column
-            q_column callid_column cseq_column methods_column flags_column cflags_column user_agent_column received_column
-            path_column socket_column sip_instance_column kv_store_column attr_column max_contact_delete
-            regen_broken_contactid""".split(),
+            """db_url contact_id_column user_column domain_column contact_column expires_column q_column callid_column cseq_column
+            methods_column flags_column cflags_column user_agent_column received_column path_column socket_column
+            sip_instance_column kv_store_column attr_column""".split(),
             _DATABASE,
         ),
-        **dict.fromkeys(
-            "cachedb_url cluster_mode location_cluster ha_cluster ha_shtag skip_replicated_db_ops pinging_mode".split(), _CLUSTER
-        ),
-        **dict.fromkeys("contact_refresh_timer latency_event_min_us latency_event_min_us_delta".split(), _EVENTS),
+        **dict.fromkeys("cachedb_url location_cluster ha_cluster ha_shtag skip_replicated_db_ops".split(), _CLUSTER),
+        "contact_refresh_timer": _EVENTS,
+        **dict.fromkeys("latency_event_min_us latency_event_min_us_delta".split(), _PINGS),
     }
 
     working_mode_preset: str = param(PRESET, "Where contacts are kept", check=only_memory)
+    cluster_mode: str = param("none", "How machines share contacts: they do not", check=only("none", _CLUSTER))
+    restart_persistency: str = param("none", "Where contacts come from at the start: nowhere", check=only("none", _DATABASE))
+    sql_write_mode: str = param("none", "When contacts are written to a database: never", check=only("none", _DATABASE))
+    pinging_mode: str = param(
+        "ownership", "Which machine pings a contact", check=pinging, unused="there is one machine, and all contacts are its own"
+    )
+    max_contact_delete: int = param(10, "Contacts deleted from a database at once", unused="there is no database")
+    regen_broken_contactid: int = param(
+        0, "Whether wrong contact ids of a database are replaced", unused="there is no database, ids are counted from the start"
+    )
+    mi_dump_kv_store: int = param(0, "Whether commands that show contacts show the values of ul_add_key too")
     nat_bflag: str = param("", "The branch flag that marks a contact behind NAT", flag=True)
     use_domain: int = param(1, "Whether the domain is part of an address-of-record")
     desc_time_order: int = param(0, "Whether the newest contact comes first, rather than the one with the highest q")
@@ -174,22 +201,15 @@ class Usrloc(Module):
     @function()
     def ul_add_key(self, run: Run, domain: Constant, aor: str, key_name: str, key_value: str | None = None) -> bool:
         """Keep a value with a registered user; without a value, forget it. False if the user has no contact."""
-        values = self.table(domain).values(aor)
-        if values is None:
-            return False
-        if key_value:
-            values[key_name] = key_value
-        else:
-            values.pop(key_name, None)
-        return True
+        return self.table(domain).keep(aor, key_name, key_value)
 
     @function()
     def ul_get_key(self, run: Run, domain: Constant, aor: str, key_name: str, destination: Writable) -> bool:
         """Read a value that is kept with a registered user. False if there is none."""
-        values = self.table(domain).values(aor)
-        if values is None or key_name not in values:
+        value = self.table(domain).values(aor).get(key_name)
+        if value is None:
             return False
-        destination.set(run, values[key_name])
+        destination.set(run, value)
         return True
 
     @function()
@@ -251,10 +271,13 @@ class Usrloc(Module):
 
     def _records(self, table: LocationTable, whole: bool, now: float) -> Iterator[dict[str, Any]]:
         for aor, bindings in table:
-            yield self._record(aor, bindings, now) if whole else {"AOR": aor}
+            yield self._record(table, aor, bindings, now) if whole else {"AOR": aor}
 
-    def _record(self, aor: str, bindings: tuple[Binding, ...], now: float) -> dict[str, Any]:
-        return {"AOR": aor, "Contacts": [self._shown(binding, now) for binding in bindings]}
+    def _record(self, table: LocationTable, aor: str, bindings: tuple[Binding, ...], now: float) -> dict[str, Any]:
+        shown: dict[str, Any] = {"AOR": aor, "Contacts": [self._shown(binding, now) for binding in bindings]}
+        if self.mi_dump_kv_store and table.values(aor):
+            shown["KV-Store"] = json.dumps(table.values(aor), separators=(",", ":"), ensure_ascii=False)
+        return shown
 
     def _shown(self, binding: Binding, now: float) -> dict[str, Any]:
         """One contact as the management interface shows it."""
@@ -292,10 +315,25 @@ class Usrloc(Module):
     def show_contact(self, table_name: str, aor: str) -> dict[str, Any]:
         """Show the contacts of one user."""
         aor = self._aor(aor)
-        bindings = self._table(table_name).bindings(aor)
+        table = self._table(table_name)
+        bindings = table.bindings(aor)
         if not bindings:
             raise MIError(404, "AOR not found")
-        return self._record(aor, tuple(bindings), self.server.user.clock())
+        return self._record(table, aor, tuple(bindings), self.server.user.clock())
+
+    @mi(alias="ul_flush")
+    def flush(self) -> None:
+        """Write what is not yet in the database: nothing, contacts are in memory alone."""
+
+    @mi(alias="ul_sync")
+    def sync(self, table_name: str, aor: str = "") -> None:
+        """Make the database like the memory; refused, as by OpenSIPS without a database."""
+        raise MIError(200, "Contacts already synced")
+
+    @mi(alias="ul_cluster_sync")
+    def cluster_sync(self) -> None:
+        """Take over the contacts of another machine of the cluster; refused, there is none."""
+        raise MIError(400, "Clustering not enabled")
 
     @mi(alias="ul_add")
     def add(

@@ -29,7 +29,7 @@ Times are seconds of the monotonic clock; ``inf`` never expires.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf, isinf
 from typing import Any, Final
 
@@ -44,6 +44,8 @@ CAPACITY: Final = 1_000_000
 """The most bindings of one table (hardening P27)."""
 ALL_METHODS: Final = 0xFFFFFFFF
 """``Binding.methods`` of a contact that did not say which methods it knows."""
+
+_NOTHING: Final[Mapping[str, str]] = {}
 
 
 def binding_key(uri: Uri) -> int:
@@ -261,11 +263,22 @@ class LocationTable:
 
     # -- values that scripts keep with an address-of-record (ul_add_key)
 
-    def values(self, aor: str) -> dict[str, str] | None:
-        """The values kept with ``aor`` by name, to be read and changed; None if it has no binding. They go with the last one."""
+    def values(self, aor: str) -> Mapping[str, str]:
+        """The values kept with ``aor`` by name. They go with its last binding."""
+        return self._values.get(aor, _NOTHING)
+
+    def keep(self, aor: str, name: str, value: str | None) -> bool:
+        """Keep ``value`` with ``aor`` under ``name``, or forget what is there if it is empty; False if it has no binding."""
         if aor not in self._records:
-            return None
-        return self._values.setdefault(aor, {})
+            return False
+        if value:
+            self._values.setdefault(aor, {})[name] = value
+        else:
+            values = self._values.get(aor, {})
+            values.pop(name, None)
+            if not values:
+                self._values.pop(aor, None)
+        return True
 
 
 def find_contact(bindings: Sequence[Binding], contact: str, call_id: str | None = None) -> Binding | None:

@@ -194,6 +194,10 @@ class UsrlocTests(SynchronousTestCase):
         for name, value, why in [
             ("working_mode_preset", "single-instance-sql-write-back", "later version"),
             ("working_mode_preset", "full-sharing-cluster", "between machines"),
+            ("cluster_mode", "full-sharing", "between machines"),
+            ("restart_persistency", "load-from-sql", "in memory"),
+            ("sql_write_mode", "write-back", "in memory"),
+            ("pinging_mode", "none", "'ownership'"),
             ("matching_mode", 2, "write 0"),
             ("timer_interval", 0, "1 or more"),
             ("cseq_delay", -1, "0 or more"),
@@ -202,11 +206,47 @@ class UsrlocTests(SynchronousTestCase):
                 Usrloc(None, **{name: value})
             self.assertIn(why, str(caught.exception))
         self.assertEqual(Usrloc(None, working_mode_preset="single-instance-no-db").working_mode_preset, "single-instance-no-db")
-        for name in ("db_url", "cluster_mode", "contact_refresh_timer"):
+        Usrloc(None, cluster_mode="none", restart_persistency="none", sql_write_mode="none")
+        made = self.make()
+        ignored: list[tuple[str, int | str]] = [
+            ("pinging_mode", "cooperation"), ("max_contact_delete", 5), ("regen_broken_contactid", 1)
+        ]
+        for name, number in ignored:
+            self.rig.user.log_level = 3
+            made.set_parameter(name, number)
+            self.assertIn(f"usrloc.{name} has no effect", self.rig.log[-1][1])
+        for name in ("db_url", "location_cluster", "latency_event_min_us"):
             self.assertIn("later version", Usrloc.later[name])
             self.assertNotIn(name, Usrloc.exports.parameters)
         for name in ("", "a b", "a:b"):
             self.assertRaises(ValueError, Usrloc(None).table, name)
+
+    def test_without_database(self) -> None:
+        """The commands of database and cluster answer as OpenSIPS without either."""
+        self.make()
+        for arguments, answer in [
+            (("usrloc:flush",), "OK"),
+            (("ul_flush",), "OK"),
+            (("usrloc:sync", "location"), (200, "Contacts already synced")),
+            (("ul_sync", "nowhere", "a@x"), (200, "Contacts already synced")),
+            (("usrloc:cluster_sync",), (400, "Clustering not enabled")),
+            (("ul_cluster_sync",), (400, "Clustering not enabled")),
+        ]:
+            self.assertEqual(self.call(*arguments), answer, arguments)
+        self.assertEqual(self.call("usrloc:sync")[0], -32602)
+
+    def test_keys_shown(self) -> None:
+        """``mi_dump_kv_store`` adds what scripts keep with a user, as JSON in a string; to users without any nothing."""
+        for wanted in (0, 1):
+            made = self.make(mi_dump_kv_store=wanted)
+            self.bind("a", "sip:a@h")
+            self.bind("b", "sip:b@h")
+            for key, value in (("k", "v"), ("gone", "x"), ("gone", ""), ("é\"", "z")):
+                self.assertTrue(made.ul_add_key(run_of(request()), "location", "a@x", key, value))
+            first, second = self.call("ul_dump")["Domains"][0]["AORs"]
+            self.assertNotIn("KV-Store", second)
+            self.assertEqual(first.get("KV-Store"), '{"k":"v","é\\"":"z"}' if wanted else None)
+            self.assertEqual("KV-Store" in self.call("ul_show_contact", "location", "a@x"), bool(wanted))
 
     def test_keys(self) -> None:
         """Values are kept with a user as long as there is a contact."""

@@ -140,12 +140,13 @@ class WalkTests(SynchronousTestCase):
     def test_values(self) -> None:
         """Values are kept with an address-of-record as long as it has a binding."""
         table = LocationTable()
-        self.assertIsNone(table.values("alice@x"))
+        self.assertFalse(table.keep("alice@x", "k", "v"))
         binding = bind(table, "sip:a@x")
-        values = table.values("alice@x")
-        assert values is not None
-        values["k"] = "v"
-        self.assertEqual(table.values("alice@x"), {"k": "v"})
+        self.assertEqual(table.values("alice@x"), {})
+        both = {"k": "v", "l": "w"}
+        for name, value, left in [("k", "v", {"k": "v"}), ("l", None, {"k": "v"}), ("l", "w", both), ("l", "", {"k": "v"})]:
+            self.assertTrue(table.keep("alice@x", name, value))
+            self.assertEqual(table.values("alice@x"), left)
         table.remove(binding)
         bind(table, "sip:a@x")
         self.assertEqual(table.values("alice@x"), {})

@@ -1,0 +1,1 @@
+usrloc takes cluster_mode, restart_persistency and sql_write_mode where they say "none", shows the values of ul_add_key with mi_dump_kv_store, and answers usrloc:flush, usrloc:sync and usrloc:cluster_sync.
