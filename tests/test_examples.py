@@ -1,0 +1,24 @@
+"""The scripts in ``examples``: each is compiled and started."""
+
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from sipgw.testing import Wire, WiredServer
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+class ExampleTests(SynchronousTestCase):
+    """One test for all of them; what a script does is told by a play or a test of its own."""
+
+    def test_all(self):
+        """Each begins with a comment that says what it is, has no fault, and comes up."""
+        files = sorted(EXAMPLES.glob("*.cfg"))
+        self.assertTrue(files)
+        for file in files:
+            self.assertTrue(file.read_text(encoding="utf-8").startswith("# "), file.name)
+            server = WiredServer(file=str(file), wire=Wire(Clock()))
+            self.assertTrue(server.user.sockets, file.name)
+            self.assertIsNotNone(server.user.routes.request, file.name)
