@@ -1,32 +1,40 @@
-"""The load of the loopback bench: a closed loop of SIP operations over two UDP sockets, caller and callee.
+"""The load of the loopback bench: a closed loop of SIP operations of a caller and a callee, with a socket each.
 
-``python -m bench.generator SCENARIO SERVER_PORT OPERATIONS CALLER_PORT CALLEE_PORT`` keeps 64 operations in flight until that
-many have ended, and prints one JSON line: operations, seconds, messages, repeated, refused. What is lost is sent again after
-a second; more than one refusal in a hundred ends the run."""
+``python -m bench.generator SCENARIO SERVER OPERATIONS CALLER CALLEE [TRANSPORT [USERS]]`` (ports, three of them) keeps some
+operations going at a time until that many have ended, and prints one JSON line: operations, seconds, messages, repeated,
+refused. What is lost is sent again after a second; more than one refusal in a hundred ends the run. Over "tcp" the caller has
+one connection, and the callee the one that the server opens to it; the users are others than over "udp"."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import select
-import socket
-import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
-IN_FLIGHT = 64
+from bench.endpoints import Accepted, Connection, Datagrams
+
+IN_FLIGHT = {"udp": 64, "tcp": 8}
+"""Operations at a time. OpenSIPS 4.1-dev cuts messages wrongly where more of them come at once on one connection."""
+PATIENCE = 8.0
+"""Seconds of silence that end the run."""
 USERS = 1000
+STRIDE = 7919
+"""From one operation to the next, so many users on: who is looked up was not looked up lately."""
 LOST_AFTER = 1.0
 
 HEAD = (
     "{method} {uri} SIP/2.0\r\n"
-    "Via: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{branch}\r\n"
+    "Via: SIP/2.0/{transport} 127.0.0.1:{port};branch=z9hG4bK{branch}\r\n"
     "Max-Forwards: 70\r\n"
     "{routes}"
     "From: \"Caller {user}\" <sip:caller{user}@{domain}>;tag=f{call}\r\n"
-    "To: <sip:u{user}@{domain}>{to_tag}\r\n"
+    "To: <sip:{callee}@{domain}>{to_tag}\r\n"
     "Call-ID: {call}@bench\r\n"
     "CSeq: {cseq} {method}\r\n"
-    "Contact: <sip:caller{user}@127.0.0.1:{port}>\r\n"
+    "Contact: <sip:caller{user}@127.0.0.1:{port}{params}>\r\n"
     "User-Agent: bench\r\n"
     "Allow: INVITE, ACK, CANCEL, BYE, MESSAGE, OPTIONS\r\n"
 )
@@ -49,36 +57,40 @@ def value_of(data: bytes, name: bytes) -> bytes:
 class Load:
     """One run of one scenario."""
 
-    def __init__(self, scenario: str, server: int, operations: int, caller: int, callee: int) -> None:
-        self.server = ("127.0.0.1", server)
+    def __init__(
+        self, scenario: str, server: int, operations: int, caller: int, callee: int, transport: str = "udp", users: int = USERS
+    ) -> None:
+        self.server = server
         self.operations = operations
+        self.transport = transport
+        self.letter = transport[0]
+        self.params = "" if transport == "udp" else f";transport={transport}"
+        self.users = users
         self.domain = f"127.0.0.1:{server}"
         self.caller_port, self.callee_port = caller, callee
-        self.caller, self.callee = self.open(caller), self.open(callee)
+        self.callee, self.caller = self.open(callee, True), self.open(caller, False)
         self.first: Callable[[int], bytes] = getattr(self, f"{scenario}_first")
         self.answered: Callable[[int, int, bytes], bytes | None] = getattr(self, f"{scenario}_answered")
         self.begun = self.ended = self.messages = self.repeated = self.refused = 0
         self.waiting: dict[int, tuple[float, bytes]] = {}
         self.stamp = int(time.time() * 1000) % 10**9
 
-    def open(self, port: int) -> socket.socket:
-        """A UDP socket with room for bursts."""
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        made.bind(("127.0.0.1", port))
-        made.setblocking(False)
-        return made
+    def open(self, port: int, waits: bool) -> Any:
+        """An end at ``port``; ``waits``: for the server's connection."""
+        kind = Datagrams if self.transport == "udp" else Accepted if waits else Connection
+        return kind(port, self.server)
 
     def request(
         self, method: str, call: int, *, uri: str = "", cseq: int = 1, to_tag: str = "", routes: str = "", body: str = "",
         content_type: str = "", extra: str = "", branch: str = "",
     ) -> bytes:
         """A request of the caller for operation ``call``."""
-        user = call % USERS
+        user = call * STRIDE % self.users
+        callee = f"{self.letter}{user}"
         head = HEAD.format(
-            method=method, uri=uri or f"sip:u{user}@{self.domain}", port=self.caller_port, user=user, domain=self.domain,
+            method=method, uri=uri or f"sip:{callee}@{self.domain}", port=self.caller_port, user=user, domain=self.domain,
             call=f"{self.stamp}x{call}x", cseq=cseq, branch=branch or f"{self.stamp}.{call}.{cseq}.{method}", to_tag=to_tag,
-            routes=routes,
+            routes=routes, callee=callee, transport=self.transport.upper(), params=self.params,
         )
         kind = f"Content-Type: {content_type}\r\n" if body else ""
         return f"{head}{extra}{kind}Content-Length: {len(body)}\r\n\r\n{body}".encode()
@@ -94,11 +106,12 @@ class Load:
         return None
 
     def register_first(self, call: int) -> bytes:
-        """Register user ``call % USERS`` at the callee's socket; From and To are the same user."""
+        """Register a user at the callee's socket; From and To are the same user."""
         text = self.request("REGISTER", call, uri=f"sip:{self.domain}", extra="Expires: 3600\r\n").decode()
-        user = call % USERS
-        text = text.replace(f"sip:caller{user}@127.0.0.1:{self.caller_port}", f"sip:u{user}@127.0.0.1:{self.callee_port}")
-        return text.replace(f"sip:caller{user}@", f"sip:u{user}@").encode()
+        user = call * STRIDE % self.users
+        callee = f"sip:{self.letter}{user}@"
+        text = text.replace(f"sip:caller{user}@127.0.0.1:{self.caller_port}", f"{callee}127.0.0.1:{self.callee_port}")
+        return text.replace(f"sip:caller{user}@", callee).encode()
 
     register_answered = options_answered
 
@@ -141,7 +154,7 @@ class Load:
             to += b";tag=callee"
         head = b"\r\n".join(lines) + b"\r\nTo: " + to + b"\r\n"
         if method == b"INVITE":
-            head += b"Contact: <sip:callee@127.0.0.1:%d>\r\n" % self.callee_port
+            head += b"Contact: <sip:callee@127.0.0.1:%d%s>\r\n" % (self.callee_port, self.params.encode())
             self.send(self.callee, b"SIP/2.0 180 Ringing\r\n" + head + b"Content-Length: 0\r\n\r\n")
             body = SDP.encode()
             rest = b"Content-Type: application/sdp\r\nContent-Length: %d\r\n\r\n" % len(body) + body
@@ -151,10 +164,10 @@ class Load:
 
     # -- the loop
 
-    def send(self, via: socket.socket, data: bytes) -> None:
-        """Put one datagram on its way to the server."""
+    def send(self, via: Any, data: bytes) -> None:
+        """Put one message on its way to the server."""
         self.messages += 1
-        via.sendto(data, self.server)
+        via.send(data)
 
     def begin(self) -> None:
         """Start one more operation."""
@@ -196,7 +209,7 @@ class Load:
     def run(self) -> dict[str, float]:
         """Run all operations; the figures."""
         start = time.monotonic()
-        for _ in range(min(IN_FLIGHT, self.operations)):
+        for _ in range(min(IN_FLIGHT[self.transport], self.operations)):
             self.begin()
         quiet_since = start
         while self.ended < self.operations:
@@ -205,18 +218,14 @@ class Load:
             if ready:
                 quiet_since = now
             for via in ready:
-                for _ in range(IN_FLIGHT):
-                    try:
-                        data = via.recv(65536)
-                    except BlockingIOError:
-                        break
+                for data in via.receive():
                     if via is self.caller:
                         self.hear(data)
                     else:
                         self.messages += 1
                         self.serve(data)
-            if now - quiet_since > 20:
-                raise SystemExit(f"nothing has come for 20 s; {self.ended} of {self.operations} ended")
+            if now - quiet_since > PATIENCE:
+                raise SystemExit(f"nothing has come for {PATIENCE:.0f} s; {self.ended} of {self.operations} ended")
             for call, (sent, data) in list(self.waiting.items()) if not ready else ():
                 if now - sent > LOST_AFTER:
                     self.repeated += 1
@@ -227,5 +236,16 @@ class Load:
         return {**counts, "seconds": seconds}
 
 
+def main() -> None:
+    """Run one load, print its figures."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("scenario", choices=("options", "register", "message", "call"))
+    for name in ("server", "operations", "caller", "callee"):
+        options.add_argument(name, type=int)
+    options.add_argument("transport", nargs="?", default="udp", choices=("udp", "tcp"))
+    options.add_argument("users", nargs="?", type=int, default=USERS)
+    print(json.dumps(Load(**vars(options.parse_args())).run()))
+
+
 if __name__ == "__main__":
-    print(json.dumps(Load(sys.argv[1], *map(int, sys.argv[2:6])).run()))
+    main()

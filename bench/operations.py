@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.generator import Load
+from bench.memory import resident
 from sipgw.testing import WiredServer
 
 SCENARIOS = ("options", "register", "message", "call")
@@ -47,7 +48,7 @@ class Peers(Load):
         super().__init__(scenario, 5060, OPERATIONS, CALLER, CALLEE)
         self.sent: list[tuple[Any, bytes]] = []
 
-    def open(self, port: int) -> Any:
+    def open(self, port: int, waits: bool) -> Any:
         """A port stands for its socket."""
         return port
 
@@ -74,8 +75,8 @@ class Bench:
         """The flow to one of the two."""
         return self.flows[port]
 
-    def run(self, scenario: str) -> float:
-        """Seconds of CPU of one operation."""
+    def run(self, scenario: str, forget: bool = True) -> float:
+        """Seconds of CPU of one operation; ``forget``: let time pass after it, so that nothing is left."""
         peers = Peers(scenario)
         receive = self.user.receive
         spent = 0.0
@@ -91,7 +92,8 @@ class Bench:
                 self.answer(peers, port, data)
             incoming = peers.sent[:]
             peers.sent.clear()
-        self.clock.advance(40)
+        if forget:
+            self.clock.advance(40)
         return spent / OPERATIONS
 
     @staticmethod
@@ -108,22 +110,31 @@ class Bench:
                 peers.send(CALLER, more)
 
 
-def main() -> None:
-    """Print the figures, each the best of some rounds, or profile one scenario."""
+def measure(rounds: int = 5) -> None:
+    """Print the figures, each the best of some rounds, and what a transaction holds when it has been answered."""
     bench = Bench()
-    if len(sys.argv) > 1:
-        profile = cProfile.Profile()
-        profile.enable()
-        bench.run(sys.argv[1])
-        profile.disable()
-        pstats.Stats(profile).sort_stats("tottime").print_stats(45)
-        return
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)  # as sipgw/service.py
     for scenario in SCENARIOS:
-        print(f"{scenario + ' in memory':<32}{min(bench.run(scenario) for _ in range(5)) * 1e6:8.1f} us")
+        print(f"{scenario + ' in memory':<32}{min(bench.run(scenario) for _ in range(rounds)) * 1e6:8.1f} us")
+    before = resident()
+    bench.run("message", forget=False)
+    print(f"a relayed MESSAGE, answered, holds {(resident() - before) / OPERATIONS:.0f} octets until its afterlife is over")
+
+
+def profile(scenario: str) -> None:
+    """Print where the time of one scenario goes."""
+    bench = Bench()
+    found = cProfile.Profile()
+    found.enable()
+    bench.run(scenario)
+    found.disable()
+    pstats.Stats(found).sort_stats("tottime").print_stats(45)
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        profile(sys.argv[1])
+    else:
+        measure()

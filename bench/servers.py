@@ -1,0 +1,165 @@
+"""The servers of the loopback bench: sipgw, and Kamailio and OpenSIPS where they are there; what they cost while they serve.
+
+Each is pinned to the first core, the load (``bench/generator.py``) to the second. What is counted is the time of the
+server's processes on the processor from ``/proc/PID/schedstat``, and their memory from ``/proc/PID/smaps_rollup``.
+
+Kamailio is taken from the path; OpenSIPS where ``OPENSIPS=/path/to/opensips`` and ``OPENSIPS_MODULES=/dir/`` say so
+(``OPENSIPS_OPTIONS``: what to add, such as "-a F_MALLOC"). Its default build is not optimised: take away ``-DCC_O0``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+
+from bench.generator import USERS
+
+HERE = Path(__file__).parent
+
+
+def free_port() -> int:
+    """A UDP port that was free a moment ago."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def family(pid: int) -> list[int]:
+    """``pid`` and all its descendants."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    found = [pid]
+    for one in found:
+        found.extend(child for child, parent in parents.items() if parent == one)
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of ``pid`` and its descendants so far: nanoseconds of each thread, as the scheduler counts them."""
+    total = 0
+    for one in family(pid):
+        for thread in Path(f"/proc/{one}/task").glob("*/schedstat"):
+            total += int(thread.read_text().split()[0])
+    return total / 1e9
+
+
+CALLEE = free_port()
+"""The port of all callees, so that what is registered stays true."""
+
+
+@dataclass
+class Server:
+    """One server under load."""
+
+    name: str
+    command: list[str]
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self, folder: Path) -> None:
+        """Start it on the first core, and wait until it answers."""
+        with open(folder / f"{self.name}.log", "wb") as log:
+            self.process = subprocess.Popen(
+                ["taskset", "-c", "0", *self.command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        probe = (
+            f"OPTIONS sip:127.0.0.1:{self.port} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:%d;branch=z9hG4bKprobe\r\n"
+            "From: <sip:p@p>;tag=p\r\nTo: <sip:p@p>\r\nCall-ID: probe\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        )
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.bind(("127.0.0.1", 0))
+            client.settimeout(0.2)
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                try:
+                    client.sendto((probe % client.getsockname()[1]).encode(), ("127.0.0.1", self.port))
+                    if client.recv(65536).startswith(b"SIP/2.0 200"):
+                        return
+                except OSError:
+                    pass
+                if self.process.poll() is not None:
+                    break
+        raise SystemExit(f"{self.name} does not answer:\n{(folder / f'{self.name}.log').read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        """End it and its children."""
+        if self.process is not None:
+            for pid in family(self.process.pid):
+                try:
+                    os.kill(pid, signal.SIGTERM)
+                except ProcessLookupError:
+                    pass
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+    def memory(self) -> int:
+        """Octets that it holds and that do not come from files; what its processes share counts once."""
+        assert self.process is not None
+        texts = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in family(self.process.pid))
+        rows = (row.split() for text in texts for row in text.splitlines())
+        return 1024 * sum(int(row[1]) for row in rows if row[0] in ("Pss_Anon:", "Pss_Shmem:"))
+
+    def measure(self, scenario: str, operations: int, transport: str = "udp", users: int = USERS) -> float:
+        """CPU microseconds of one operation; of another server than ours NaN, when it does not get through."""
+        assert self.process is not None
+        before = cpu_seconds(self.process.pid)
+        arguments = map(str, (self.port, operations, free_port(), CALLEE, transport, users))
+        load = subprocess.run(
+            ["taskset", "-c", "1", sys.executable, "-m", "bench.generator", scenario, *arguments],
+            capture_output=True, text=True, cwd=HERE.parent,
+        )
+        if load.returncode:
+            print(f"         {self.name} fails ({scenario} over {transport}): {load.stderr.strip().rpartition(chr(10))[2]}")
+            if self.name == "sipgw":
+                raise SystemExit(load.stderr)
+            return nan
+        done = json.loads(load.stdout)
+        if done["refused"]:
+            print(f"         {self.name} refused {done['refused']} of {done['operations']} ({scenario})")
+        return (cpu_seconds(self.process.pid) - before) / int(done["operations"]) * 1e6
+
+
+def servers(folder: Path) -> list[Server]:
+    """The servers that are there, each with its configuration in ``folder``."""
+    found = []
+    port = free_port()
+    config = folder / "sipgw.cfg"
+    config.write_text((HERE / "bench.cfg").read_text().replace("@PORT@", str(port)).replace("@MPATH@", ""))
+    twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+    found.append(Server("sipgw", [*twistd, "-n", "--pidfile=", "sipgw", "-c", str(config)], port))
+    kamailio = shutil.which("kamailio")
+    if kamailio:
+        port = free_port()
+        config = folder / "kamailio.cfg"
+        config.write_text((HERE / "kamailio.cfg").read_text().replace("@PORT@", str(port)))
+        run = folder / "kamailio"
+        run.mkdir()
+        command = [kamailio, "-f", str(config), "-DD", "-E", "-m", "256", "-M", "32", "-Y", str(run), "-w", str(run)]
+        found.append(Server("kamailio", command, port))
+    opensips = os.environ.get("OPENSIPS")
+    if opensips:
+        port = free_port()
+        config = folder / "opensips.cfg"
+        modules = os.environ.get("OPENSIPS_MODULES", "")
+        config.write_text((HERE / "bench.cfg").read_text().replace("@PORT@", str(port)).replace("@MPATH@", modules))
+        extra = os.environ.get("OPENSIPS_OPTIONS", "").split()
+        found.append(Server("opensips", [opensips, "-F", "-f", str(config), "-m", "256", "-M", "32", *extra], port))
+    return found
