@@ -1,0 +1,78 @@
+"""One branch of a request (RFC 3261 16.6): where it was sent, what it answered, and how branches that failed compare.
+
+A branch knows its context weakly, and its client transaction no longer than until it is over: see ``proxy/responses.py``."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from sipgw.script.routes import Route
+from sipgw.script.run import Run
+from sipgw.sip.actions import Flow
+from sipgw.sip.edits import NO_EDITS, EditList
+from sipgw.sip.message import Response
+from sipgw.sip.target import Target
+from sipgw.sip.transaction import ClientTransaction
+
+if TYPE_CHECKING:
+    from sipgw.proxy.responses import ResponseContext
+
+
+class ClientBranch:
+    """One branch: a request sent to one place, and what it answered.
+
+    ``status``: of the last response, 0 before the first; ``response``: the last one, None where we made it up (408, 503).
+    ``cancel``: "" no, "wanted" as soon as a provisional comes, "sent". ``spare``: the targets to try if this one fails."""
+
+    __slots__ = ("cancel", "client", "edits", "flow", "index", "on_reply", "over", "owner", "response", "run", "spare", "status")
+
+    def __init__(self, context: Any, index: int, run: Run, flow: Flow, spare: list[Target]) -> None:
+        self.owner: weakref.ref[ResponseContext] = weakref.ref(context)
+        self.index = index
+        self.run = run
+        self.flow = flow
+        self.spare = spare or None
+        self.client: ClientTransaction | None = None
+        self.status = 0
+        self.response: Response | None = None
+        self.on_reply: Route | None = None
+        self.over = False
+        self.cancel = ""
+        self.edits: EditList = NO_EDITS
+        """What the reply routes changed in ``response``, for when it goes upstream later."""
+
+    def receive(self, response: Response, flow: Flow | None, run: Run | None) -> None:
+        """Take a response from the layer."""
+        context = self.owner()
+        if context is None:
+            self.end()
+        elif response.status < 300 and context.on_reply is None and self.on_reply is None and not context.turn.busy:
+            context.turn.call(context.passes, self, response, run)
+        else:
+            context.turn.take(context.responded(self, response, flow, run))
+
+    def failed(self, reason: str) -> None:
+        """Learn from the layer that no final response will come."""
+        context = self.owner()
+        if context is None:
+            self.end()
+        else:
+            context.turn.take(context.gave_up(self, reason))
+
+    def end(self) -> None:
+        """Take note that a final response has come, or none will; lets go of the client transaction, which holds the branch."""
+        self.over = True
+        self.client = None
+
+
+_CURABLE = {401: 0, 407: 0, 415: 1, 420: 1, 484: 1}
+"""4xx responses that tell the caller how to repair the request, preferred within their class (RFC 3261 16.7 step 6)."""
+
+
+def rank(branch: ClientBranch) -> tuple[int, int, int]:
+    """The order in which failed branches are preferred: 6xx, then the lowest class; what a peer said before what we made up."""
+    status = branch.status
+    if status >= 600:
+        return (0, 0, status)
+    return (status // 100, 3 if branch.response is None else _CURABLE.get(status, 2), status)
