@@ -27,7 +27,7 @@ GROUP = "sipgw.modules"
 UNSPELLABLE = {"rtp_io": "rtp.io"}
 """Files whose module has a name that no Python file can have."""
 
-CORE = ("core", "core_blacklists", "core_mi")
+CORE = ("core", "core_blacklists", "core_events", "core_mi")
 """The files of what every script has without loading anything; no ``loadmodule`` names them."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -195,7 +195,7 @@ def _entry(cls: type[Module]) -> dict[str, Any]:
         "stats": [declaration.name or key for key, declaration in cls.exports.statistics.items()],
         "pvars": [_variable_row(variable) for variable in declared.variables],
         "transformations": sorted({t.name.partition(".")[0] for t in declared.transformations}),
-        "events": [],
+        "events": [declaration.name for declaration in cls.exports.events.values()],
         "tables": [],
     }
 

@@ -236,6 +236,31 @@ def statistic(doc: str, *, read: str | None = None, name: str | None = None) -> 
 
 
 @dataclass
+class EventDeclaration:
+    """An event that a module raises."""
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+def event(name: str, *parameters: str) -> Any:
+    """An event ``E_NAME`` of this module with its parameters, in the order in which ``$param(1)`` counts them.
+
+    Its attribute tells whoever has subscribed: ``self.admitted.emit(caller=caller)``. Where the values cost something to find,
+    ask ``self.admitted.heard`` first."""
+    return EventDeclaration(name, parameters)
+
+
+class Unheard:
+    """What an event is where there is no server: nobody listens."""
+
+    heard = False
+
+    def emit(self, **values: Any) -> None:
+        """Do nothing."""
+
+
+@dataclass
 class Requirement:
     """Another module that this one calls."""
 
@@ -337,6 +362,7 @@ class Exports:
     functions: list[tuple[str, str, _Exported]] = field(default_factory=list)
     parameters: dict[str, ParamDeclaration] = field(default_factory=dict)
     statistics: dict[str, StatisticDeclaration] = field(default_factory=dict)
+    events: dict[str, EventDeclaration] = field(default_factory=dict)
     requirements: dict[str, Requirement] = field(default_factory=dict)
 
 
@@ -368,6 +394,8 @@ class Module:
             setattr(self, key, parameters.pop(requirement.module, None))
         for key, stat in self.exports.statistics.items():
             setattr(self, key, self._statistic(key, stat))
+        for key, each in self.exports.events.items():
+            setattr(self, key, Unheard() if server is None else server.user.events.publish(each.name, each.parameters))
         for key, value in parameters.items():
             self.set_parameter(key, value)
 
@@ -515,6 +543,8 @@ def _gather(cls: type[Module]) -> Exports:
                 exports.parameters[attribute] = value
             elif isinstance(value, StatisticDeclaration):
                 exports.statistics[attribute] = value
+            elif isinstance(value, EventDeclaration):
+                exports.events[attribute] = value
             elif isinstance(value, Requirement):
                 exports.requirements[attribute] = value
             for mark in getattr(value, "__exports__", ()) if inspect.isfunction(value) else ():

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +29,14 @@ class Commands(Protocol):
         """The command of that canonical, older or unambiguous local name, or an ``MIError``."""
 
 
+class LogConsumer(Protocol):
+    """A place where log lines go, and which of them (``sipgw/log.py``)."""
+
+    filter: int
+    muted: int
+    absent: str
+
+
 class Server(Protocol):
     """One running sipgw, as its modules see it."""
 
@@ -38,6 +46,10 @@ class Server(Protocol):
     user: Any
     reactor: Any
     arguments: list[str]
+
+    @property
+    def consumers(self) -> Mapping[str, LogConsumer]:
+        """Where log lines go: stderror, syslog, event."""
 
     @property
     def symbols(self) -> Symbols:

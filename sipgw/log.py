@@ -80,17 +80,37 @@ def log(level: int, text: str) -> None:
     _logger.emit(LEVELS[number][1], "{text}", text=one_line(text.rstrip("\n")), opensips=number)
 
 
+class Consumer:
+    """One of OpenSIPS's three places where log lines go: stderror, syslog, event.
+
+    ``filter`` is the highest level that it takes (``stderror_level_filter``), 0 for all; ``muted`` (any number but 0): it takes
+    none. ``absent``: why it can never be unmuted."""
+
+    __slots__ = ("absent", "filter", "muted")
+
+    def __init__(self, filter: int = 0, muted: int = 0, absent: str = "") -> None:
+        self.filter = filter
+        self.muted = muted
+        self.absent = absent
+
+    def takes(self, level: int) -> bool:
+        """Whether a line of that level goes there."""
+        return not self.muted and (not self.filter or level <= self.filter)
+
+
 @implementer(ILogObserver)
 class LineObserver:
     """Writes events as lines: ``write(syslog priority, line)``.
 
-    Twisted's own chatter is shown when it warns of something. ``prefix``: the script's ``log_prefix``. ``most``: the highest
-    level that is written (``stderror_level_filter``), 0 for all."""
+    Twisted's own chatter is shown when it warns of something. ``prefix``: the script's ``log_prefix``. ``consumer`` says which
+    lines are written."""
 
-    def __init__(self, write: Callable[[int, str], None], prefix: str = "", most: int = 0) -> None:
+    def __init__(
+        self, write: Callable[[int, str], None], prefix: str = "", consumer: Consumer | None = None
+    ) -> None:
         self._write = write
         self.mark = f"{prefix}: " if prefix else ""
-        self.most = most or max(LEVELS)
+        self.consumer = consumer or Consumer()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Take one event of ``twisted.logger``."""
@@ -99,7 +119,7 @@ class LineObserver:
             level = _FOREIGN.get(event.get("log_level", LogLevel.info), 3)
             if level > 1:
                 return
-        if level > self.most:
+        if not self.consumer.takes(level):
             return
         name, _, priority = LEVELS[level]
         self._write(priority, f"{self.mark}{name}: {one_line(formatEvent(dict(event)))}")

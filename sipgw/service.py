@@ -29,16 +29,16 @@ from twisted.python.components import Componentized
 
 from sipgw import __version__, interfaces
 from sipgw.configuration import Configuration, Reading, SocketPlan, read_configuration, settings_of
+from sipgw.core.events import run_alone
 from sipgw.core.user import TransactionUser
 from sipgw.exports import Module
-from sipgw.log import LineObserver, LogFile, log, to_stream, to_syslog
+from sipgw.log import LEVELS, LONGEST, Consumer, LineObserver, LogFile, level_of, log, to_stream, to_syslog
 from sipgw.mi.commands import Commands
 from sipgw.options import Options
 from sipgw.script.errors import ScriptError, ScriptErrors
 from sipgw.script.routes import Route, RouteSet
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind, Symbols
-from sipgw.sip.message import parse
 from sipgw.statistics import Statistics
 from sipgw.transport.resolver import Resolver
 from sipgw.transport.stream import StreamSocket
@@ -48,13 +48,6 @@ __all__ = ["Options", "SipServer", "makeService"]
 
 STOP_TIME = 0.7
 """Seconds that the modules have together to stop."""
-
-DUMMY = (
-    b"DUMMY sip:user@dummy.com SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKdummy\r\nMax-Forwards: 70\r\n"
-    b"From: <sip:sipgw@dummy.com>;tag=dummy\r\nTo: <sip:user@dummy.com>\r\nCall-ID: dummy\r\nCSeq: 1 DUMMY\r\n"
-    b"Content-Length: 0\r\n\r\n"
-)
-"""The message of routes that no message has begun (language 1.5)."""
 
 
 def makeService(options: Options) -> SipServer:
@@ -133,13 +126,23 @@ class SipServer(Service):
             self.settings["log_level"] = 4
         if level is not None:
             self.settings["log_level"] = self.settings["xlog_level"] = level
+        self._output = log
+        get: Callable[[str], Any] = self.settings.get
+        self.consumers = {
+            "stderror": Consumer(get("stderror_level_filter") or 0),
+            "syslog": Consumer(get("syslog_level_filter") or 0, int(not get("syslog_enabled"))),
+            "event": Consumer(get("log_event_level_filter") or 0, int(not get("log_event_enabled"))),
+        }
+        self._main = "stderror"
+        """The consumer whose lines twisted.logger takes."""
+        self._syslog: LineObserver | None = None
         self.statistics = Statistics()
-        self._commands = Commands(log)
+        self._commands = Commands(self.write_log)
         self.commands: interfaces.Commands = self._commands
         self.modules: dict[str, Module] = {}
         clock: Any = time.monotonic if reactor is None else reactor.seconds
         later: Any = None if reactor is None else reactor.callLater
-        self.user = TransactionUser(clock, wall_clock, log, self.settings, self.statistics, later)
+        self.user = TransactionUser(clock, wall_clock, self.write_log, self.settings, self.statistics, later)
         self.user.arguments = dict(defines or {})
         self.configuration = Configuration(reading, self)
         self.sockets: list[UdpSocket | StreamSocket] = []
@@ -171,6 +174,7 @@ class SipServer(Service):
         for host, port in self.configuration.aliases:
             self.user.add_alias(host, port)
         self.user.routes = self.configuration.routes
+        self.user.events.follow(self.user.routes)
 
     def bind(self) -> None:
         """Open the sockets, all or none; one that cannot be opened is a fault of the configuration."""
@@ -210,19 +214,38 @@ class SipServer(Service):
 
     def make_observer(self, foreground: bool) -> LineObserver | None:
         """Where the log goes: stderr in the foreground; else syslog if the script says so, else where twistd puts it (None)."""
-        get = self.settings.get
-        prefix = get("log_prefix") or ""
         if foreground:
-            return LineObserver(to_stream(), prefix, get("stderror_level_filter") or 0)
-        if get("syslog_enabled"):
-            name, facility = get("syslog_name") or "sipgw", str(get("syslog_facility")).upper()
-            return LineObserver(to_syslog(name, facility), prefix, get("syslog_level_filter") or 0)
+            return LineObserver(to_stream(), self.settings["log_prefix"] or "", self.consumers["stderror"])
+        if self.settings["syslog_enabled"]:
+            self._main = "syslog"
+            self.consumers["stderror"].muted = 1
+            self.consumers["stderror"].absent = "a daemon has no stderr"
+            return self._to_syslog()
         return None
+
+    def _to_syslog(self) -> LineObserver:
+        get = self.settings.get
+        write = to_syslog(get("syslog_name") or "sipgw", str(get("syslog_facility")).upper())
+        return LineObserver(write, get("log_prefix") or "", self.consumers["syslog"])
+
+    def write_log(self, level: int, text: str) -> None:
+        """Write a line wherever lines of ``level`` go; whoever calls has compared it with the level in force."""
+        number = level_of(level)
+        consumers = self.consumers
+        if consumers[self._main].takes(number):
+            self._output(level, text)
+        if self._main != "syslog" and consumers["syslog"].takes(number):
+            if self._syslog is None:
+                self._syslog = self._to_syslog()
+            self._syslog({"opensips": number, "log_format": "{text}", "text": text.rstrip("\n")})
+        if consumers["event"].takes(number):
+            prefix = self.settings["log_prefix"]
+            self.user.events.log_line(LEVELS[number][0], text.rstrip("\n")[:LONGEST], f"{prefix}:" if prefix else "")
 
     def log_to(self, name: str) -> None:
         """Write the log to the file ``name``; SIGUSR1 opens it anew."""
         self.log_file = LogFile(name)
-        self.observer = LineObserver(self.log_file.write, self.settings["log_prefix"] or "")
+        self.observer = LineObserver(self.log_file.write, self.settings["log_prefix"] or "", self.consumers["stderror"])
 
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and tell it where the log goes."""
@@ -338,7 +361,7 @@ class SipServer(Service):
     def _run_route(self, route: Route) -> Deferred[Run]:
         """Run a route that no message has begun; fires at its end, with the run."""
         ended: Deferred[Run] = Deferred()
-        run = Run(parse(DUMMY), route.kind, None, self.user.clock(), self.user)
+        run = run_alone(route, self.user)
         if route.kind is RouteKind.STARTUP:
             run.vars = dict(self.user.startup_vars)
         self.user.execute(route, run, lambda _result: ended.callback(run))
@@ -380,6 +403,7 @@ class SipServer(Service):
             loop.stop()
         self._timer_routes.clear()
         self.user.routes = routes
+        self.user.events.follow(routes)
         self._start_timer_routes()
         self.log(2, "the routes are reloaded")
 

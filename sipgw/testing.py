@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 
 from sipgw.configuration import Reading, read_configuration, reading_of
 from sipgw.core.user import TransactionUser
+from sipgw.log import Consumer
 from sipgw.mi.commands import Commands
 from sipgw.script.symbols import ModuleSymbols, Symbols
 from sipgw.script.transformations import TRANSFORMATIONS
@@ -160,6 +161,7 @@ class FakeServer:
         self.symbols = Symbols.of([ModuleSymbols("core", variables=VARIABLES, transformations=TRANSFORMATIONS)])
         self.modules: dict[str, Any] = {}
         self.arguments: list[str] = []
+        self.consumers = {name: Consumer() for name in ("stderror", "syslog", "event")}
         self.stopped = False
         self.reloads = 0
 
@@ -181,7 +183,14 @@ class WiredServer:
 
     Its sockets are those of the script that are UDP, opened on the wire; its log is in ``lines``."""
 
-    def __init__(self, config: str = "", *, file: str = "", wire: Wire | None = None) -> None:
+    def __init__(
+        self,
+        config: str = "",
+        *,
+        file: str = "",
+        wire: Wire | None = None,
+        before: Callable[[SipServer], None] | None = None,
+    ) -> None:
         self.wire = wire or Wire(Clock())
         self.clock = self.wire.clock
         self.lines: list[tuple[int, str]] = []
@@ -192,6 +201,8 @@ class WiredServer:
             log=lambda level, text: self.lines.append((level, text)),
             wall_clock=lambda: EPOCH + self.clock.seconds(),
         )
+        if before is not None:
+            before(self.server)
         self.server.configure()
         faults = self.server.configuration.in_order()
         if faults:

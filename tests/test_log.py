@@ -8,7 +8,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.log import LEVELS, LONGEST, LineObserver, log, one_line, to_stream, to_syslog
+from sipgw.log import LEVELS, LONGEST, Consumer, LineObserver, log, one_line, to_stream, to_syslog
 
 ESCAPED = [
     ("plain text", "plain text"),
@@ -64,7 +64,7 @@ class LineTests(SynchronousTestCase):
     def test_filter(self):
         """A level filter lets nothing above it through, of ours and of others."""
         lines = []
-        observer = LineObserver(lambda priority, line: lines.append(line), most=-1)
+        observer = LineObserver(lambda priority, line: lines.append(line), consumer=Consumer(-1))
         observer({"opensips": 1, "log_format": "warning"})
         observer({"log_level": LogLevel.warn, "log_format": "warning"})
         observer({"opensips": -1, "log_format": "lost"})

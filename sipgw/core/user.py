@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from sipgw.core.events import EventBus
 from sipgw.core.surroundings import Surroundings
 from sipgw.core.waiting import Drive, within
 from sipgw.script.routes import Route, RouteSet
@@ -76,6 +77,7 @@ class TransactionUser(Surroundings):
         self.layer = layer or TransactionLayer()
         self.timers = DelayQueues()
         self.routes = RouteSet()
+        self.events = EventBus(self, call_later)
         self.resolve: Callable[[str, int | None, str | None, bool], Awaitable[list[Target]]] = _no_names
         """Finds where a host name leads (RFC 3263): ``await resolve(host, port, transport, secure)`` gives targets, best first.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,14 @@ def failure(id: Id, error: MIError) -> dict[str, Any]:
     if error.data is not None:
         body["data"] = error.data
     return {"jsonrpc": "2.0", "error": body, "id": id}
+
+
+def notification(method: str, params: Mapping[str, Any] | Sequence[Any]) -> bytes:
+    """A request that wants no answer, such as one that tells of an event; without ``params`` where there are none."""
+    call: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if params:
+        call["params"] = params
+    return encode(call)
 
 
 def encode(answer: Any, pretty: bool = False) -> bytes:

@@ -37,6 +37,7 @@ class FakeServer:
         self.modules: dict[str, Any] = {}
         self.reactor = reactor
         self.arguments = ["sipgw", "-c", "opensips.cfg"]
+        self.consumers: dict[str, Any] = {}
         self.symbols: Any = None
         self.stopped = False
         self.calls: list[tuple[float, Any]] = []

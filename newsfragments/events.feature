@@ -1,0 +1,1 @@
+Events: event_route, raise_event, subscribe_event and the commands evi:* tell scripts and other programs what happens; event_datagram sends them over UDP and unix sockets; the log itself is one (E_CORE_LOG).
