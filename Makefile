@@ -7,6 +7,7 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 READY = .venv/ready
 READY_DEV = .venv/ready-dev
 TESTS ?= tests
+PHONES = for pair in sip-tester=sipp baresip-core=baresip linphone-cli=linphonec; do tests/install.sh $$pair || true; done
 ARGS ?=
 
 .PHONY: run test check bench nightly clean
@@ -18,7 +19,7 @@ run: $(READY)
 	@$(BIN)/sipgw run $(ARGS)
 
 test: $(READY_DEV)
-	@tests/install.sh sip-tester=sipp || true
+	@$(PHONES)
 	$(BIN)/trial --rterrors $(TESTS)
 
 check: $(READY_DEV)
@@ -30,7 +31,7 @@ bench: $(READY_DEV)
 	$(BIN)/python -m bench
 
 nightly: $(READY_DEV)
-	@tests/install.sh sip-tester=sipp || true
+	@$(PHONES)
 	SIPGW_NIGHTLY=1 $(BIN)/trial --rterrors $(TESTS)
 
 .venv/bin/pip:

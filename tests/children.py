@@ -52,16 +52,22 @@ def bound(port: int, transport: str = "udp") -> bool:
 
 
 class Child:
-    """A child process with its output in a file."""
+    """A child process with its output in a file; ``stdin`` as for ``Popen``."""
 
-    def __init__(self, command: Sequence[str], directory: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        directory: Path,
+        environment: dict[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.output = directory / "output"
         with open(self.output, "wb") as output:
             self.process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=directory,
