@@ -299,7 +299,8 @@ class Linphone(Softphone):
 
 def module_path() -> Path:
     """Where the modules of baresip are: Debian puts them under ``/usr/lib``, others under the name of the machine there."""
-    return next((path for pattern in ("", "*/") for path in Path("/usr/lib").glob(f"{pattern}baresip/modules")), Path("/usr/local"))
+    found = [path for pattern in ("", "*/") for path in Path("/usr/lib").glob(f"{pattern}baresip/modules")]
+    return found[0] if found else Path("/usr/local/lib/baresip/modules")
 
 
 def adjacent_ports() -> int:
