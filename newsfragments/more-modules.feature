@@ -1,0 +1,1 @@
+mathops, uuid, diversion and benchmark.
