@@ -16,6 +16,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -109,6 +111,15 @@ class Server:
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+
+    @contextmanager
+    def running(self, folder: Path) -> Iterator[None]:
+        """Run it for a while."""
+        self.start(folder)
+        try:
+            yield
+        finally:
+            self.stop()
 
     def memory(self) -> int:
         """Octets that it holds and that do not come from files; what its processes share counts once."""
