@@ -29,6 +29,8 @@ RECEIVE_BUFFER = 4 * 1024 * 1024
 """Octets asked of the kernel (``SO_RCVBUF``); it grants at most ``net.core.rmem_max``."""
 BACKLOG = 1024
 """Datagrams that wait at most for a full send buffer; later ones are lost."""
+MAX_PEERS = 4096
+"""Peers whose flows are kept, so that a datagram needs no new one; then all are forgotten."""
 SHORTEST = 20
 """Octets below which a datagram is a keep-alive (RFC 5626 3.5.1, NAT probes) and not SIP; it is dropped unread."""
 QUIET = 1.0
@@ -135,6 +137,8 @@ class UdpSocket:
         """Datagrams that were too short to be SIP, or whose source cannot be answered."""
         self.lost = 0
         """Datagrams that could not be sent."""
+        self._peers: dict[tuple[Any, ...], UdpFlow] = {}
+        self._routes: dict[tuple[str, int], UdpFlow] = {}
         self._backlog: deque[tuple[bytes, tuple[Any, ...]]] = deque()
         self._complaints: dict[str, tuple[float, int]] = {}
         self._open = False
@@ -176,10 +180,15 @@ class UdpSocket:
         self.reactor.removeReader(self)
         self.reactor.removeWriter(self)
         self._backlog.clear()
+        self._peers.clear()
+        self._routes.clear()
         self._socket.close()
 
     def flow(self, host: str, port: int) -> UdpFlow:
-        """Make a flow to ``host``, an IP address without brackets; see ``UdpFlow.refused``."""
+        """The flow to ``host``, an IP address without brackets; see ``UdpFlow.refused``."""
+        known = self._routes.get((host, port))
+        if known is not None:
+            return known
         refused = refusal(host)
         if not refused and (":" in host) is not (self.family == socket.AF_INET6):
             refused = f"cannot be reached from {self}"
@@ -187,7 +196,10 @@ class UdpSocket:
             refused = f"has no port {port}"
         if refused:
             return RefusedFlow(self, host, port, refused)
-        return UdpFlow(self, (host, port))
+        if len(self._routes) >= MAX_PEERS:
+            self._routes.clear()
+        made = self._routes[host, port] = UdpFlow(self, (host, port))
+        return made
 
     def send(self, data: bytes, host: str, port: int) -> None:
         """Send one datagram."""
@@ -205,7 +217,7 @@ class UdpSocket:
 
     def doRead(self) -> None:
         """Hand over what has arrived, up to ``DRAIN`` datagrams."""
-        receive, deliver = self._recvfrom, self.user.receive
+        receive, deliver, peers = self._recvfrom, self.user.receive, self._peers
         for _ in range(DRAIN):
             try:
                 data, address = receive(65535)
@@ -221,11 +233,18 @@ class UdpSocket:
                 if self.allow_proxy and data[0] in b"P\r":
                     self._take_proxied(data, address)
                 else:
-                    deliver(data, UdpFlow(self, address))
+                    deliver(data, peers.get(address) or self._peer(address))
             except Exception:
                 _log.failure("{socket}: a datagram from {address} met a bug of sipgw", socket=self, address=address)
             if not self._open:
                 return
+
+    def _peer(self, address: tuple[Any, ...]) -> UdpFlow:
+        """Make the flow of a peer that nothing has come from lately, and keep it."""
+        if len(self._peers) >= MAX_PEERS:
+            self._peers.clear()
+        made = self._peers[address] = UdpFlow(self, address)
+        return made
 
     def _take_proxied(self, data: bytes, address: tuple[Any, ...]) -> None:
         """Hand over a datagram that may begin with a PROXY header, without it."""

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from sipgw.transport import udp
 from sipgw.transport.udp import BACKLOG, DRAIN, UdpSocket
 
 OPTIONS = b"OPTIONS sip:127.0.0.1 SIP/2.0\r\n\r\n"
@@ -113,6 +114,23 @@ class ReceiveTests(UdpTestCase):
         flow.send(b"answer")
         self.assertEqual(self.peer.recv(99), b"answer")
         self.assertEqual(self.user.lines, [])
+
+    def test_flows_are_kept(self):
+        """Datagrams of one peer come on one flow; not more than ``MAX_PEERS`` are kept, in either direction."""
+        self.patch(udp, "MAX_PEERS", 2)
+        self.arrive(count=2)
+        self.udp.doRead()
+        (_, first), (_, second) = self.user.received
+        self.assertIs(first, second)
+        self.udp._peers.update(dict.fromkeys(range(9), first))
+        self.udp._peers.pop(first.address)
+        self.arrive()
+        self.udp.doRead()
+        self.assertEqual(list(self.udp._peers), [first.address])
+        self.assertIs(self.udp.flow(self.host, 5), self.udp.flow(self.host, 5))
+        for port in range(6, 20):
+            self.assertEqual(self.udp.flow(self.host, port).port, port)
+        self.assertLessEqual(len(self.udp._routes), 2)
 
     def test_drain(self):
         """One wake-up takes no more than its share; the next one takes the rest, and an empty socket nothing."""
