@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sipgw.core.blacklists import Blacklists
 from sipgw.script.run import FlagNames, Socket
 from sipgw.sip.errors import MalformedMessage
+from sipgw.sip.grammar import is_ipv4
 from sipgw.sip.uri import Uri
 
 DEFAULT_PORTS = {"udp": 5060, "tcp": 5060, "tls": 5061, "ws": 80, "wss": 443}
@@ -176,6 +177,8 @@ def _next_hop(text: str) -> NextHop:
 
 def is_address(host: str) -> bool:
     """Whether ``host`` is an IPv4 or IPv6 address rather than a name."""
+    if ":" not in host:
+        return is_ipv4(host)
     try:
         ip_address(host)
     except ValueError:

@@ -12,7 +12,7 @@ from typing import Final
 from sipgw.proxy.location import ALL_METHODS
 from sipgw.sip.address import Contact, NameAddr, parse_list
 from sipgw.sip.errors import MalformedMessage
-from sipgw.sip.grammar import parse_uint, unquote
+from sipgw.sip.grammar import unquote
 from sipgw.sip.message import Message
 from sipgw.sip.uri import Uri
 
@@ -93,7 +93,7 @@ def read_expires(request: Message) -> int | None:
     if "expires" not in request.names:
         return None
     try:
-        return parse_uint(request.value(request.names.index("expires")), request.limits.expires)
+        return request.expires
     except MalformedMessage:
         raise bad("Expires parse error") from None
 

@@ -32,7 +32,7 @@ from sipgw.script.run import Run
 from sipgw.sip.address import Contact
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.grammar import unescape
-from sipgw.sip.message import Request, Response
+from sipgw.sip.message import MAX_KNOWN, MAX_KNOWN_LENGTH, Request, Response
 from sipgw.sip.uri import Uri
 
 __all__ = ["Answer", "Registrar", "Settings"]
@@ -54,6 +54,8 @@ class Registrar:
     def __init__(self, settings: Settings | None = None, random: Random | None = None) -> None:
         self.settings = settings or Settings()
         self.random = random or Random()
+        self._aors: dict[str, str] = {}
+        """The addresses-of-record of URIs seen lately."""
 
     # -- the address-of-record
 
@@ -61,6 +63,16 @@ class Registrar:
         """The address-of-record that the URI ``text`` names, as tables have it: ``user@domain`` (RFC 3261 10.3 step 5).
 
         Escapes of the user are resolved, the domain is in lower case; ``Rejected`` if it is none, or too long."""
+        known = self._aors.get(text)
+        if known is None:
+            known = self._aor(text)
+            if len(text) < MAX_KNOWN_LENGTH:
+                if len(self._aors) >= MAX_KNOWN:
+                    self._aors.clear()
+                self._aors[text] = known
+        return known
+
+    def _aor(self, text: str) -> str:
         settings = self.settings
         plain = _plain_aor(text)
         if plain is not None:

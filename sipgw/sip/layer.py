@@ -381,7 +381,8 @@ class TransactionLayer:
         tx.timeout = lengths[last] if timeout is None else timeout
         tx.invite_timeout = lengths[_TIMER_C] if invite_timeout is None else invite_timeout
         if not reliable:
-            self._resend_after(tx, lengths[first], first, now)
+            tx.interval = lengths[first]
+            tx.resend = self.delays.add(tx.interval, now, tx, first)
         else:
             self._on_flow.setdefault(flow.id, {})[key] = tx
         tx.limit = self.delays.add(tx.timeout, now, tx, last)

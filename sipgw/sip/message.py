@@ -236,8 +236,16 @@ class Message:
     @property
     def expires(self) -> int | None:
         """Expires in seconds, or ``None`` if absent (RFC 3261 20.19). Not for Contact's own parameter."""
-        text = self.header("expires")
-        return None if text is None else self._number(text, self.limits.expires, "Expires")
+        names = self.names
+        if "expires" not in names:
+            return None
+        index = names.index("expires")
+        text = self.lines[index].partition(":")[2]
+        if len(text) < 9 and text[:1] == " " and text.isascii() and text[1:].isdigit():
+            seconds = int(text)
+            if seconds <= self.limits.expires:
+                return seconds
+        return self._number(self.value(index), self.limits.expires, "Expires")
 
     @property
     def content_length(self) -> int | None:
@@ -285,7 +293,12 @@ class Message:
             text = lines[names.index("to")].partition(":")[2]
             self._to = _known_addresses.get(text) or _read_tagged(text)
             part = "Call-ID"
-            self._call_id = _read_call_id(self)
+            text = lines[names.index("call-id")].partition(":")[2]
+            words = text.split()
+            if len(words) == 1 and len(words[0]) == len(text) - 1 and text[0] == " ":
+                self._call_id = words[0]  # as nearly all write it; split() knows more blanks than RFC 3261: those go the long way
+            else:
+                self._call_id = _read_call_id(self)
             part = "CSeq"
             text = lines[names.index("cseq")].partition(":")[2]
             self._cseq = _known_cseqs.get(text) or _read_cseq(self)
@@ -522,11 +535,7 @@ def _read_to(message: Message) -> NameAddr:
 
 
 def _read_call_id(message: Message) -> str:
-    text = _first(message, "call-id")
-    words = text.split()
-    if len(words) == 1 and len(words[0]) == len(text) - 1 and text[0] == " ":
-        return words[0]  # as nearly all write it; split() knows more kinds of blanks than RFC 3261, which go the long way
-    text = text.strip(" \t\r\n")
+    text = _first(message, "call-id").strip(" \t\r\n")
     if not text or " " in text or "\t" in text or "\r" in text:
         raise MalformedMessage("Bad value")
     return text
@@ -556,6 +565,11 @@ def _cut_cseq(message: Message, text: str) -> CSeq:
 
 
 def _read_contacts(message: Message) -> list[Contact]:
+    names = message.names
+    if names.count("contact") == 1:
+        text = message.lines[names.index("contact")].partition(":")[2].strip(" \t\r\n")
+        if text and "," not in text and "\n" not in text:
+            return [Contact.parse(text)]
     values = message.values("contact")
     if len(values) > message.limits.contacts:
         raise MalformedMessage("Too many values")

@@ -121,6 +121,10 @@ TIMER_OF: Final[Mapping[Do, Event]] = {
 }
 """The timers that end a state, by the action that starts them. A length of 0 ends the state at once."""
 
+_CALLING: Final = State.CALLING
+_TRYING: Final = State.TRYING
+_PROCEEDING: Final = State.PROCEEDING
+
 Key = tuple[str | int | None, ...]
 """Under what the layer finds a transaction; only the layer reads it."""
 
@@ -318,10 +322,21 @@ class ClientTransaction(Transaction):
         data: bytes,
         sent: Request | None = None,
     ) -> None:
+        # as Transaction.__init__, which would cost a call
+        self.resend = None
+        self.limit = None
+        self.interval = 0.0
+        self.key = key
+        self.method = method
+        self.flow = flow
+        self.lengths = lengths
+        self.data = data
+        self.status = 0
+        self.user = None
         if method == "INVITE":
-            super().__init__(key, method, CLIENT_INVITE, State.CALLING, flow, lengths, data)
+            self.table, self.state = CLIENT_INVITE, _CALLING
         else:
-            super().__init__(key, method, CLIENT_OTHER, State.TRYING, flow, lengths, data)
+            self.table, self.state = CLIENT_OTHER, _TRYING
         self.branch = branch
         self.timeout = 0.0
         self.invite_timeout = 0.0
@@ -354,10 +369,21 @@ class ServerTransaction(Transaction):
 
     def __init__(self, key: Key, request: Request, flow: Flow, lengths: tuple[float, ...], now: float) -> None:
         method = request.method
+        # as Transaction.__init__, which would cost a call
+        self.resend = None
+        self.limit = None
+        self.interval = 0.0
+        self.key = key
+        self.method = method
+        self.flow = flow
+        self.lengths = lengths
+        self.data = b""
+        self.status = 0
+        self.user = None
         if method == "INVITE":
-            super().__init__(key, method, SERVER_INVITE, State.PROCEEDING, flow, lengths, b"")
+            self.table, self.state = SERVER_INVITE, _PROCEEDING
         else:
-            super().__init__(key, method, SERVER_OTHER, State.TRYING, flow, lengths, b"")
+            self.table, self.state = SERVER_OTHER, _TRYING
         self.request = request
         self.received_at = now
         self.ack_key: Key | None = None
