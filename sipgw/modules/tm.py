@@ -314,9 +314,9 @@ class Tm(Module):
         if context is None:
             return False
         if reply == "last":
-            return context.picked.response is None if context.picked is not None else context.local_status > 0
+            return not context.picked.received if context.picked is not None else context.local_status > 0
         branches = context.branches if reply == "all" else context.branches[run.branch_index : run.branch_index + 1]
-        return all(branch.response is None for branch in branches)
+        return not any(branch.received for branch in branches)
 
     def _status(self, run: Run) -> int:
         if isinstance(run.message, Response):

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 class ClientBranch:
     """One branch: a request sent to one place, and what it answered.
 
-    ``status``: of the last response, 0 before the first; ``response``: the last one, None where we made it up (408, 503).
+    ``status``: of the last response, 0 before the first; ``received``: whether that came, rather than being made up here (408,
+    503). ``response``: the final one if it came and was no success; others are relayed at once and not kept.
     ``cancel``: "" no, "wanted" as soon as a provisional comes, "sent". ``spare``: the targets to try if this one fails."""
 
-    __slots__ = ("cancel", "client", "edits", "flow", "index", "on_reply", "over", "owner", "response", "run", "spare", "status")
+    __slots__ = (
+        "cancel", "client", "edits", "flow", "index", "on_reply", "over", "owner", "received", "response", "run", "spare",
+        "status",
+    )
 
     def __init__(self, context: Any, index: int, run: Run, flow: Flow, spare: list[Target]) -> None:
         self.owner: weakref.ref[ResponseContext] = weakref.ref(context)
@@ -35,6 +39,7 @@ class ClientBranch:
         self.spare = spare or None
         self.client: ClientTransaction | None = None
         self.status = 0
+        self.received = False
         self.response: Response | None = None
         self.on_reply: Route | None = None
         self.over = False

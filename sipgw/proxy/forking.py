@@ -155,6 +155,7 @@ class Forking(Context):
         except NoWay:
             return False
         branch.status = 0
+        branch.received = False
         branch.response = None
         branch.edits = NO_EDITS
         self._send(branch)

@@ -53,6 +53,7 @@ class ResponseContext(Forking):
             self._pass(branch, response, edits)
             return
         branch.status = status
+        branch.received = True
         branch.response = response
         if status == 503 and self.fail_over(branch):
             return
@@ -83,7 +84,7 @@ class ResponseContext(Forking):
     def _pass(self, branch: ClientBranch, response: Response, edits: EditList) -> None:
         """Relay a provisional response, or a success, which ends the other branches."""
         status = branch.status = response.status
-        branch.response = response
+        branch.received = True
         if status >= 200:
             branch.end()
             if self.request.method == "INVITE" or self.status < 200:
@@ -105,7 +106,7 @@ class ResponseContext(Forking):
         branch.end()
         self.last_final = branch.index
         branch.status = 408 if reason == "timeout" else 503
-        branch.response = None
+        branch.received = False
         await self.judge()
 
     async def judge(self) -> None:
