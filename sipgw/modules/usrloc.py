@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-from sipgw.exports import Constant, Module, Writable, function, mi, param, statistic
+from sipgw.exports import Constant, Module, Writable, event, function, mi, param, statistic
 from sipgw.mi.jsonrpc import MIError
 from sipgw.proxy.location import AOR_CONTACTS, Binding, LocationTable, binding_key, find_contact
 from sipgw.proxy.register import Rejected, read_q, written_q
@@ -26,6 +26,11 @@ PRESET = "single-instance-no-db"
 
 _DATABASE = "contacts in a database come in a later version of sipgw, this one keeps them in memory"
 _CLUSTER = "contacts shared between machines come in a later version of sipgw, this one keeps them in its own memory"
+CONTACT_PARAMETERS = tuple(
+    "domain aor uri received path qval user_agent socket bflags expires callid cseq attr latency shtag".split()
+)
+"""What an event about a contact says."""
+
 _PINGS = "contacts are not pinged yet (nathelper comes in a later version of sipgw), so there is no latency"
 _EVENTS = "contact events come in a later version of sipgw"
 
@@ -123,6 +128,12 @@ class Usrloc(Module):
     cseq_delay: int = param(20, "Seconds for which the same CSeq again counts as a retransmission", check=not_negative)
     hash_size: int = param(9, "Logarithm of the size of the hash table", unused="a Python dict grows by itself")
 
+    aor_inserted = event("E_UL_AOR_INSERT", "domain", "aor")
+    aor_deleted = event("E_UL_AOR_DELETE", "domain", "aor")
+    contact_inserted = event("E_UL_CONTACT_INSERT", *CONTACT_PARAMETERS)
+    contact_updated = event("E_UL_CONTACT_UPDATE", *CONTACT_PARAMETERS)
+    contact_deleted = event("E_UL_CONTACT_DELETE", *CONTACT_PARAMETERS)
+
     registered_users = statistic("users that have a contact, in all tables", read="count_users")
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
@@ -158,6 +169,7 @@ class Usrloc(Module):
             if not name or any(char <= " " or char in ":/" for char in name):
                 raise ValueError(f"{name!r} cannot be the name of a location table")
             table = self.tables[name] = LocationTable(name)
+            table.watcher = self
             self._adjust(table)
             if self.server is not None:
                 self._count(table)
@@ -195,6 +207,49 @@ class Usrloc(Module):
                 self._timer = self.server.user.after(0.01, self._sweep)
                 return
         self._set_timer(now)
+
+    # -- events (``Watcher`` of each table)
+
+    def inserted(self, table: LocationTable, binding: Binding, first: bool) -> None:
+        """Tell of a new contact."""
+        if first:
+            self.aor_inserted.emit(domain=table.name, aor=binding.aor)
+        if self.contact_inserted.heard:
+            self.contact_inserted.emit(**self._described(table, binding))
+
+    def changed(self, table: LocationTable, binding: Binding) -> None:
+        """Tell of a refresh."""
+        if self.contact_updated.heard:
+            self.contact_updated.emit(**self._described(table, binding))
+
+    def removed(self, table: LocationTable, binding: Binding, last: bool) -> None:
+        """Tell of a contact that is gone."""
+        if self.contact_deleted.heard:
+            self.contact_deleted.emit(**self._described(table, binding))
+        if last:
+            self.aor_deleted.emit(domain=table.name, aor=binding.aor)
+
+    def _described(self, table: LocationTable, binding: Binding) -> dict[str, int | str]:
+        """What events say of a contact; ``expires`` in seconds since 1970, 0 for ever. COMPAT: q in thousandths."""
+        user = self.server.user
+        ends = 0 if binding.expires == inf else round(user.wall_clock() + binding.expires - user.clock())
+        return {
+            "domain": table.name,
+            "aor": binding.aor,
+            "uri": binding.contact,
+            "received": binding.received or "",
+            "path": binding.path or "",
+            "qval": binding.q,
+            "user_agent": binding.user_agent or "n/a",
+            "socket": "" if binding.socket is None else written_socket(binding.socket),
+            "bflags": binding.flags,
+            "expires": ends,
+            "callid": binding.call_id,
+            "cseq": binding.cseq,
+            "attr": binding.attr or "",
+            "latency": 0,
+            "shtag": "",
+        }
 
     # -- script functions
 

@@ -31,12 +31,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf, isinf
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sipgw.sip.grammar import unescape
 from sipgw.sip.uri import Uri, same_uri
 
-__all__ = ["ALL_METHODS", "AOR_CONTACTS", "Binding", "LocationTable", "binding_key", "find_contact"]
+__all__ = ["ALL_METHODS", "AOR_CONTACTS", "Binding", "LocationTable", "Watcher", "binding_key", "find_contact"]
 
 AOR_CONTACTS: Final = 256
 """The most bindings of one address-of-record, whatever ``max_contacts`` says: no request is forked further."""
@@ -120,10 +120,25 @@ class Binding:
         return left if left > 0 else 1
 
 
+class Watcher(Protocol):
+    """Whoever wants to know how a table changes; told after each change, of bindings that it must not change itself."""
+
+    def inserted(self, table: LocationTable, binding: Binding, first: bool) -> None:
+        """A contact was bound; ``first``: its address-of-record had none."""
+
+    def changed(self, table: LocationTable, binding: Binding) -> None:
+        """A binding was refreshed."""
+
+    def removed(self, table: LocationTable, binding: Binding, last: bool) -> None:
+        """A binding is gone; ``last``: its address-of-record has none any more."""
+
+
 class LocationTable:
     """All bindings of one name (``location``).
 
     ``by_time``: the newest registration comes first instead of the highest q (usrloc's ``desc_time_order``)."""
+
+    watcher: Watcher | None = None
 
     def __init__(
         self, name: str = "location", *, tick: float = 60, by_time: bool = False, capacity: int = CAPACITY
@@ -187,6 +202,8 @@ class LocationTable:
         self.count += 1
         self._place(record, binding)
         self._schedule(binding)
+        if self.watcher is not None:
+            self.watcher.inserted(self, binding, len(record) == 1)
 
     def changed(self, binding: Binding, old_q: int | None = None) -> None:
         """Take note that ``binding``, which is in the table, has new values; ``old_q``: its q before, if that has changed."""
@@ -198,6 +215,8 @@ class LocationTable:
         if binding.bucket != self._bucket_of(binding.expires):
             self._unschedule(binding)
             self._schedule(binding)
+        if self.watcher is not None:
+            self.watcher.changed(self, binding)
 
     def remove(self, binding: Binding) -> None:
         """Take ``binding`` out; harmless when it is out already."""
@@ -205,12 +224,15 @@ class LocationTable:
             return
         self._unschedule(binding)
         record = self._records[binding.aor]
-        if len(record) == 1:
+        last = len(record) == 1
+        if last:
             del self._records[binding.aor]
             self._values.pop(binding.aor, None)
         else:
             record.remove(binding)
         self.count -= 1
+        if self.watcher is not None:
+            self.watcher.removed(self, binding, last)
 
     def _place(self, record: list[Binding], binding: Binding) -> None:
         """Put ``binding`` where ``lookup`` shall meet it: behind those whose q is as high, or first of all by time."""

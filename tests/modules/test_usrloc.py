@@ -235,6 +235,62 @@ class UsrlocTests(SynchronousTestCase):
             self.assertEqual(self.call(*arguments), answer, arguments)
         self.assertEqual(self.call("usrloc:sync")[0], -32602)
 
+    def hear(self, *names: str) -> list[tuple[str, dict[str, Any]]]:
+        """Subscribe to events; what they say comes into the list."""
+        told: list[tuple[str, dict[str, Any]]] = []
+
+        class Sink:
+            """Keeps what it is told."""
+
+            def send(self, event: str, params: Any) -> bool:
+                told.append((event, params))
+                return True
+
+        bus = self.rig.user.events
+        for name in names:
+            event = bus.find(name)
+            assert event is not None
+            bus.join(event, "test:", Sink())
+        return told
+
+    def test_events(self) -> None:
+        """Each change is told with all of the contact, in OpenSIPS's order; a user comes before and goes after its contacts."""
+        self.make(timer_interval=10)
+        kinds = ("AOR_INSERT", "AOR_DELETE", "CONTACT_INSERT", "CONTACT_UPDATE", "CONTACT_DELETE")
+        told = self.hear(*(f"E_UL_{kind}" for kind in kinds))
+        self.bind(
+            "a", "sip:a@h", 60, q=500, received="sip:5.5.5.5:5", path="<sip:p;lr>", flags=3, socket=self.rig.socket, attr="text",
+            user_agent="phone",
+        )
+        now = int(self.rig.user.wall_clock())
+        self.assertEqual(
+            list(told[1][1].items()),
+            [
+                ("domain", "location"), ("aor", "a@x"), ("uri", "sip:a@h"), ("received", "sip:5.5.5.5:5"),
+                ("path", "<sip:p;lr>"), ("qval", 500), ("user_agent", "phone"), ("socket", "udp:127.0.0.1:5060"), ("bflags", 3),
+                ("expires", now + 60), ("callid", "call"), ("cseq", 7), ("attr", "text"), ("latency", 0), ("shtag", ""),
+            ],
+        )
+        self.bind("a", "sip:b@h", 5)
+        self.assertEqual(told[2][1]["user_agent"], "n/a")
+        self.call("ul_add", "location", "u@x", "sip:c@h", 0, "1", 0, 0, 1)
+        self.assertEqual([told[4][1][name] for name in ("expires", "qval", "socket")], [0, 1000, ""])
+        self.call("ul_add", "location", "u@x", "sip:c@h", 9, "1", 0, 0, 1)
+        self.call("ul_rm", "location", "u@x")
+        self.rig.clock.advance(10)
+        self.call("ul_rm_contact", "location", "a@x", "sip:a@h")
+        self.assertEqual(
+            [(event[5:], *list(params.values())[1:4]) for event, params in told],
+            [
+                ("AOR_INSERT", "a@x"), ("CONTACT_INSERT", "a@x", "sip:a@h", "sip:5.5.5.5:5"),
+                ("CONTACT_INSERT", "a@x", "sip:b@h", ""),
+                ("AOR_INSERT", "u@x"), ("CONTACT_INSERT", "u@x", "sip:c@h", ""), ("CONTACT_UPDATE", "u@x", "sip:c@h", ""),
+                ("CONTACT_DELETE", "u@x", "sip:c@h", ""), ("AOR_DELETE", "u@x"),
+                ("CONTACT_DELETE", "a@x", "sip:b@h", ""),
+                ("CONTACT_DELETE", "a@x", "sip:a@h", "sip:5.5.5.5:5"), ("AOR_DELETE", "a@x"),
+            ],
+        )
+
     def test_keys_shown(self) -> None:
         """``mi_dump_kv_store`` adds what scripts keep with a user, as JSON in a string; to users without any nothing."""
         for wanted in (0, 1):
