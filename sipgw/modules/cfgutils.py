@@ -226,8 +226,10 @@ class Cfgutils(Module):
         self._dynamic.release(key)
 
     @function(EVERYWHERE)
-    def strings_share_lock(self, run: Run, key1: str, key2: str) -> bool:
-        """Whether two keys have the same dynamic lock: only if they are the same."""
+    def strings_share_lock(self, run: Run, key1: str, key2: str | None = None) -> bool:
+        """Whether two keys have the same dynamic lock: only if they are the same.
+
+        COMPAT: OpenSIPS's manual has two keys, its table of functions in 4.x one; with one there is nothing to compare."""
         return key1 == key2
 
     # -- shared variables

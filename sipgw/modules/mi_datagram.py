@@ -14,10 +14,9 @@ from twisted.python.failure import Failure
 from sipgw.exports import Module, param
 from sipgw.interfaces import Server
 from sipgw.mi import jsonrpc
+from sipgw.mi.commands import TRACING
 from sipgw.mi.datagram import DatagramServer, open_udp, open_unix, parse_address
 from sipgw.mi.owner import Owner, check_mode, group_id, user_id
-
-_TRACE = "tracing of management commands (proto_hep) comes in a later version of sipgw"
 
 
 def _size(value: int) -> None:
@@ -36,7 +35,7 @@ class MiDatagram(Module):
     """Takes management commands in datagrams and answers each to its sender."""
 
     name = "mi_datagram"
-    later = {"trace_destination": _TRACE, "trace_bwlist": _TRACE}
+    later = TRACING
 
     socket_name: str = param("", "Where to listen: udp:address:port, or the path of a unix socket", check=parse_address)
     children_count: int = param(1, "Processes that listen", unused="one process does all")

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from sipgw.exports import Module, every, param
 from sipgw.interfaces import Server
+from sipgw.mi.commands import TRACING
 from sipgw.mi.fifo import MAX_ANSWERS, FifoReader, FifoReply
 from sipgw.mi.framing import FifoRequest
 from sipgw.mi.owner import Owner, check_mode, group_id, user_id
@@ -19,6 +20,7 @@ class MiFifo(Module):
     """Takes management commands from a named pipe and answers on the pipe that each client names."""
 
     name = "mi_fifo"
+    later = TRACING
 
     fifo_name: str = param("/tmp/opensips_fifo", "The pipe to create and to read")
     fifo_mode: int = param(0o660, "Its access mode, in octal", check=check_mode)

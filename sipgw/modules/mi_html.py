@@ -21,12 +21,11 @@ from sipgw import __version__
 from sipgw.exports import Module, param, requires
 from sipgw.interfaces import Server
 from sipgw.mi import jsonrpc
+from sipgw.mi.commands import TRACING
 from sipgw.mi.jsonrpc import MIError
 from sipgw.modules.httpd import Httpd, one_part
 from sipgw.web.answers import Answer, AnsweringResource
 from sipgw.web.site import Refusal
-
-_TRACE = "tracing of management commands (proto_hep) comes in a later version of sipgw"
 
 STYLE = "body{font-family:sans-serif;margin:2em}nav a,nav b{margin-right:1em}li{margin:.3em 0}pre{background:#eee;padding:1em}"
 FOOT = "\n</body></html>\n"
@@ -49,7 +48,7 @@ class MiHtml(Module):
     """Shows management commands as web pages, at ``/mi`` of the module httpd."""
 
     name = "mi_html"
-    later = {"trace_destination": _TRACE, "trace_bwlist": _TRACE}
+    later = TRACING
 
     root: str = param("mi", "The path of the pages, without its slash", check=one_part)
     http_method: int = param(0, "How forms are sent: 0 by GET, 1 by POST", check=check_method)

@@ -6,6 +6,7 @@ from typing import Any
 
 from sipgw.exports import Module, param, requires
 from sipgw.interfaces import Server
+from sipgw.mi.commands import TRACING
 from sipgw.modules.httpd import Httpd, one_part
 from sipgw.web.answers import Answer, AnsweringResource
 from sipgw.web.site import Refusal
@@ -15,6 +16,7 @@ class MiHttp(Module):
     """Takes management commands over HTTP, at ``/mi`` of the module httpd."""
 
     name = "mi_http"
+    later = TRACING
 
     root: str = param("mi", "The path at which commands are taken, without its slash", check=one_part)
     pretty_printing: int = param(0, "1: answers are indented, over several lines")

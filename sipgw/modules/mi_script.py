@@ -10,10 +10,10 @@ from typing import Any
 
 from sipgw.exports import Avp, Module, Writable, function, listed, param
 from sipgw.mi import jsonrpc
+from sipgw.mi.commands import TRACING
 from sipgw.mi.jsonrpc import AMBIGUOUS, NOT_FOUND, SERVER_ERROR, MIError
 from sipgw.script.run import Run
 
-_TRACE = "tracing of management commands (proto_hep) comes in a later version of sipgw"
 _array = re.compile(r"__array\((.*)\)", re.DOTALL).fullmatch
 
 NO_COMMAND = -1
@@ -26,7 +26,7 @@ class MiScript(Module):
     """Runs management commands from the script."""
 
     name = "mi_script"
-    later = {"trace_destination": _TRACE, "trace_bwlist": _TRACE}
+    later = TRACING
 
     pretty_printing: int = param(0, "1: answers are indented, over several lines")
 

@@ -8,19 +8,18 @@ from typing import Any
 from sipgw.exports import Module, param, requires
 from sipgw.interfaces import Server
 from sipgw.mi import xmlrpc
+from sipgw.mi.commands import TRACING
 from sipgw.mi.jsonrpc import SERVER_ERROR, MIError
 from sipgw.modules.httpd import Httpd, one_part
 from sipgw.web.answers import Answer, AnsweringResource
 from sipgw.web.site import Refusal
-
-_TRACE = "tracing of management commands (proto_hep) comes in a later version of sipgw"
 
 
 class MiXmlrpc(Module):
     """Takes management commands by XML-RPC, at ``/RPC2`` of the module httpd."""
 
     name = "mi_xmlrpc"
-    later = {"trace_destination": _TRACE, "trace_bwlist": _TRACE}
+    later = TRACING
 
     http_root: str = param("RPC2", "The path at which commands are taken, without its slash", check=one_part)
     httpd: Httpd = requires("httpd")

@@ -185,6 +185,7 @@ class WaitingTests(CfgutilsTests):
         module = self.made()
         self.assertTrue(module.strings_share_lock(self.run_, "a", "a"))
         self.assertFalse(module.strings_share_lock(self.run_, "a", "b"))
+        self.assertFalse(module.strings_share_lock(self.run_, "a"))
 
 
 class VariableTests(CfgutilsTests):
