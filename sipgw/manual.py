@@ -1,7 +1,7 @@
 """The manual of the modules, written from what they export: ``python -m sipgw.manual [NAME...] [--into DIRECTORY]``.
 
 One page a module, in the order of OpenSIPS's own manuals: overview, dependencies, parameters, functions, management commands,
-statistics, variables. Nothing in it is written by hand, so it cannot say what is not there."""
+statistics, variables, events. Nothing in it is written by hand, so it cannot say what is not there."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def page(name: str, classes: list[type[Module]]) -> str:
         ("Management commands", [line for each in classes for line in _commands(each)]),
         ("Statistics", [line for each in classes for line in _statistics(each)]),
         ("Variables", [line for each in classes for line in _variables(each)]),
+        ("Events", [line for each in classes for line in _events(each)]),
         ("Of OpenSIPS, and refused by this version", [line for each in classes for line in _later(each)]),
     ):
         if entries:
@@ -89,6 +90,11 @@ def _variables(module: type[Module]) -> Iterator[str]:
         index = "[i]" if variable.takes_index else ""
         text = " ".join((inspect.getdoc(variable.getter) or "").split("\n\n")[0].split())
         yield f"- `${name}{index}` ({'read and write' if variable.writable else 'read'}): {text}"
+
+
+def _events(module: type[Module]) -> Iterator[str]:
+    for declared in sorted(module.exports.events.values(), key=lambda found: found.name):
+        yield f"- `{declared.name}`({', '.join(declared.parameters)})"
 
 
 def _later(module: type[Module]) -> Iterator[str]:

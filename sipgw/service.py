@@ -308,6 +308,7 @@ class SipServer(Service):
 
     async def start(self) -> None:
         """Start the modules, run the startup route, read the sockets."""
+        self.user.status.initializing()
         for note in self.configuration.notes:
             self.log(3, note)
         for warning in self.configuration.warnings:
@@ -323,6 +324,7 @@ class SipServer(Service):
                 return
         if self.user.routes.startup is not None:
             self.user.startup_vars = (await self._run_route(self.user.routes.startup)).vars
+        self.user.status.running()
         for each in self.sockets:
             each.start()
         self._start_periodic()
@@ -433,6 +435,7 @@ class SipServer(Service):
         """Stop the timers, then the modules in reverse order, then close the sockets."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping = True
+        self.user.status.terminating()
         if self.status:
             _exit_with(self.status)
         for loop in [*self._periodic, *self._timer_routes]:

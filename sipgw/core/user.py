@@ -16,6 +16,7 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from hashlib import blake2b
 from math import inf
 from os import urandom
@@ -24,6 +25,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from sipgw.core.events import EventBus
+from sipgw.core.status import StatusReports
 from sipgw.core.surroundings import Surroundings
 from sipgw.core.waiting import Drive, within
 from sipgw.script.routes import Route, RouteSet
@@ -31,6 +33,7 @@ from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
 from sipgw.sip.actions import Action, Deliver, Failed, Flow, Send
+from sipgw.sip.edits import NO_EDITS, write
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.layer import TransactionLayer
 from sipgw.sip.message import Request, Response, is_keepalive, parse, stamp_via
@@ -78,6 +81,7 @@ class TransactionUser(Surroundings):
         self.timers = DelayQueues()
         self.routes = RouteSet()
         self.events = EventBus(self, call_later)
+        self.status = StatusReports(self.events, wall_clock)
         self.resolve: Callable[[str, int | None, str | None, bool], Awaitable[list[Target]]] = _no_names
         """Finds where a host name leads (RFC 3263): ``await resolve(host, port, transport, secure)`` gives targets, best first.
 
@@ -116,6 +120,9 @@ class TransactionUser(Surroundings):
         self.err_replies = statistics.counter("core", "err_replies")
         self.bad_uris = statistics.counter("core", "bad_URIs_rcvd")
         self.bad_headers = statistics.counter("core", "bad_msg_hdr")
+        self.slow_messages = statistics.counter("core", "slow_messages")
+        if settings.get("execmsgthreshold"):
+            self.take = partial(self._take_timed, settings["execmsgthreshold"])  # type: ignore[method-assign]
 
     # -- bytes in
 
@@ -153,6 +160,17 @@ class TransactionUser(Surroundings):
         except Exception as error:
             self.broken(error)
 
+    def _take_timed(self, limit: int, message: Request | Response, flow: Flow) -> None:
+        """Take a message, and tell if nobody else was served for more than ``limit`` microseconds. A run that waits holds up
+        nobody: its waiting does not count."""
+        began = self.clock()
+        TransactionUser.take(self, message, flow)
+        took = int((self.clock() - began) * 1e6)
+        if took > limit:
+            self.slow_messages.value += 1
+            self.log_rarely("slow", 1, f"{message.lines[0]} of {flow.host}:{flow.port} took {took} us, more than {limit}")
+            self.slow("msg processing", took, write(message, NO_EDITS).decode("utf-8", "surrogateescape"))
+
     def refuse(self, error: MalformedMessage, flow: Flow) -> None:
         """Take what cannot be read: answer it if it can be answered."""
         try:
@@ -166,6 +184,18 @@ class TransactionUser(Surroundings):
             self.perform(self.layer.flow_lost(flow_id, self.clock()))
         except Exception as error:
             self.broken(error)
+
+    def disconnected(self, transport: str, host: str, port: int, own_host: str, own_port: int) -> None:
+        """Tell that the connection of a peer has ended (``E_CORE_TCP_DISCONNECT``)."""
+        event = self.events.find("E_CORE_TCP_DISCONNECT")
+        if event is not None:
+            event.emit(src_ip=host, src_port=port, dst_ip=own_host, dst_port=own_port, proto=transport)
+
+    def slow(self, source: str, microseconds: int, extra: str) -> None:
+        """Tell that something took longer than the script allows (``E_CORE_THRESHOLD``)."""
+        event = self.events.find("E_CORE_THRESHOLD")
+        if event is not None:
+            event.emit(source=source, time=microseconds, extra=extra)
 
     def _begin(self, request: Request, flow: Flow, now: float) -> None:
         """Take a request that is new to the layer: what ``perform`` does with its delivery, by a shorter way."""

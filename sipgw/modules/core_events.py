@@ -31,6 +31,8 @@ class CoreEvents(Module):
     name = "core"
 
     log_line = event("E_CORE_LOG", "time", "pid", "level", "prefix", "message")
+    slow = event("E_CORE_THRESHOLD", "source", "time", "extra")
+    disconnected = event("E_CORE_TCP_DISCONNECT", "src_ip", "src_port", "dst_ip", "dst_port", "proto")
 
     @classmethod
     def declared(cls, instance: Module | None = None) -> ModuleSymbols:

@@ -439,6 +439,8 @@ class Connection:
         self.state = CLOSED
         local = self.local
         local.connections.remove(self)
+        if not connecting and self._socket is not None:
+            local.user.disconnected(local.transport, self.host, self.port, *self.own_address())
         for timer in (self._limit, self._stall, self._idle):
             if timer is not None:
                 timer.cancel()

@@ -251,6 +251,7 @@ class Resolver:
             self._user.log_rarely(
                 "slow dns", 1, f"looking up {question.kind} of {question.name} took {int(took)} us, more than {threshold}"
             )
+            self._user.slow("dns", int(took), question.name)
 
     def _names(self, name: str, conf: ResolvConf) -> list[str]:
         """The full names that ``name`` may mean."""

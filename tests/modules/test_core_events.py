@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw.mi.jsonrpc import encode
 from sipgw.script.errors import ScriptErrors
 from sipgw.testing import Phone, WiredServer
+from tests.ears import Ears
 
 HEAD = """
 log_level = 3
@@ -57,34 +58,6 @@ event_route[E_ROUTE] {
 }
 """
 )
-
-
-class Ears:
-    """The transport ``ear:address``; ``told`` is what all its sinks heard."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-
-    async def open(self, address: str) -> Any:
-        """The sink of an address."""
-        if not address:
-            raise ValueError("write ear:address")
-        return Ear(self, address)
-
-
-class Ear:
-    """One address."""
-
-    def __init__(self, ears: Ears, address: str) -> None:
-        self.ears, self.address = ears, address
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Ear) and other.address == self.address
-
-    def send(self, event: str, params: Any) -> bool:
-        """Keep it."""
-        self.ears.told.append((self.address, event, params))
-        return True
 
 
 class Served(SynchronousTestCase):
@@ -259,6 +232,29 @@ class CommandTests(Served):
         ]
         for params, answer in asked:
             self.assertEqual(self.ask("evi:subscribers", params), answer, params)
+
+
+class ThresholdTests(Served):
+    """E_CORE_THRESHOLD and the statistic slow_messages."""
+
+    def test_slow(self) -> None:
+        """A message that takes longer than exec_msg_threshold microseconds is counted, logged and told."""
+        routes = 'startup_route { subscribe_event("E_CORE_THRESHOLD", "ear:a"); } route { exit; }'
+        self.serve("exec_msg_threshold = 200000\n" + HEAD + routes)
+        pauses = [0.2, 0.25]
+
+        def hold(_run: Any) -> bool:
+            self.clock.advance(pauses.pop(0))
+            return True
+
+        self.user.on_request.append(hold)
+        for slow in (0, 1):
+            self.request()
+            self.assertEqual(self.ask("get_statistics", [["slow_messages"]]), {"core:slow_messages": slow})
+        ((_, name, params),) = self.ears.told
+        self.assertEqual((name, params["source"], params["time"]), ("E_CORE_THRESHOLD", "msg processing", 250000))
+        self.assertTrue(params["extra"].startswith("OPTIONS sip:127.0.0.1 SIP/2.0\r\nVia: "))
+        self.assertIn("OPTIONS sip:127.0.0.1 SIP/2.0 of 127.0.0.1:5062 took 250000 us, more than 200000", self.texts())
 
 
 class LogTests(Served):

@@ -15,6 +15,7 @@ from sipgw.transport import resolver as subject
 from sipgw.transport.nameserver import NoAnswer
 from sipgw.transport.resolver import AnswerCache, Resolver
 from tests.doubles import FakeSocket
+from tests.ears import Ears
 
 ONE, TWO = ("192.0.2.53", 53), ("192.0.2.54", 53)
 A, AAAA, SRV, NAPTR = "A", "AAAA", "SRV", "NAPTR"
@@ -335,7 +336,9 @@ class ServerTests(Resolving):
         self.assertEqual((self.clock.getDelayedCalls(), len(FakeInquiry.made)), ([], 2))
 
     def test_slow(self) -> None:
-        """A question longer than execdnsthreshold microseconds is counted and logged."""
+        """A question longer than execdnsthreshold microseconds is counted, logged and told."""
+        ears = Ears()
+        self.user.events.join(self.user.events.publish("E_CORE_THRESHOLD"), "ear:a", finished(ears.open("a")))
         self.user.globals["execdnsthreshold"] = 500_000
         for seconds, expected in ((0.4, 0), (0.6, 1)):
             self.clock.advance(10)
@@ -344,6 +347,7 @@ class ServerTests(Resolving):
             self.say(5)
             self.assertEqual(self.resolver.slow_queries.read(), expected)
         self.assertIn("looking up A of other.org took 600000 us", self.server.lines[-1][1])
+        self.assertEqual(ears.told, [("a", "E_CORE_THRESHOLD", {"source": "dns", "time": 600000, "extra": "other.org"})])
 
     def test_bug(self) -> None:
         """What breaks in here is logged and is no answer."""

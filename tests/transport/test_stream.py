@@ -8,9 +8,11 @@ from twisted.internet.interfaces import IReadDescriptor, IReadWriteDescriptor
 from zope.interface.verify import verifyObject
 
 from sipgw.sip.errors import MalformedMessage
+from sipgw.testing import finished
 from sipgw.transport import stream
 from sipgw.transport.connection import ANSWER_TIME, LINGER, State
 from sipgw.transport.stream import LEAST_BACKLOG, StreamSettings, StreamSocket
+from tests.ears import Ears
 from tests.transport.pump import more_descriptors
 from tests.transport.rig import StreamCase, answer, request
 
@@ -29,6 +31,21 @@ class ReadTests(StreamCase):
         self.assertIs(run.flow.socket, self.tcp)
         self.assertEqual(run.flow.id, ("00", next(iter(self.user.connections)).number))
         self.assertIn(f":{peer.port} #", repr(run.flow))
+
+    def test_disconnected(self):
+        """Whoever has subscribed to E_CORE_TCP_DISCONNECT hears of a connection that ends, whoever ends it."""
+        ears = Ears()
+        self.user.events.join(self.user.events.publish("E_CORE_TCP_DISCONNECT"), "ear:a", finished(ears.open("a")))
+        peers = [self.peer(), self.peer()]
+        self.count(2)
+        peers[0].close()
+        self.count(1)
+        next(iter(self.user.connections)).lost("")
+        told = [
+            {"src_ip": self.host, "src_port": peer.port, "dst_ip": self.host, "dst_port": self.tcp.port, "proto": "tcp"}
+            for peer in peers
+        ]
+        self.assertEqual([params for _, _, params in ears.told], told)
 
     def test_bytes(self):
         """A peer that sends octet by octet is served (P16)."""
