@@ -9,7 +9,7 @@ from __future__ import annotations
 from sipgw.core.surroundings import NextHop
 from sipgw.proxy.client_branch import ClientBranch
 from sipgw.proxy.context import Context
-from sipgw.proxy.forward import NO_DESTINATION, NoWay, find_flow, literal_flow, next_flow, write_relayed
+from sipgw.proxy.forward import NO_DESTINATION, NO_SOCKET, NoWay, find_flow, literal_flow, next_flow, write_relayed
 from sipgw.script.run import Branch, Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
@@ -120,46 +120,57 @@ class Forking(Context):
         return True
 
     def _add(self, run: Run, flow: Flow, spare: list[Target]) -> None:
+        """Make a branch and send it; ``NoWay`` if it is known at once that it cannot go, nor to any spare target."""
         branch = ClientBranch(self, len(self.branches), run, flow, spare)
         branch.on_reply = run.on_reply
         run.transaction = None
         self.branches.append(branch)
-        self._send(branch)
+        if not self._send(branch) and not self.fail_over(branch):
+            self.branches.remove(branch)
+            raise NoWay(*NO_SOCKET)
 
-    def _send(self, branch: ClientBranch) -> None:
-        """Send the request of ``branch`` on its flow, in a client transaction."""
+    def _send(self, branch: ClientBranch) -> bool:
+        """Send the request of ``branch`` on its flow, in a client transaction; False if it is known at once that it cannot go.
+
+        It does not wait in ``perform``'s queue behind what was asked for before: ``t_relay`` tells the script how it went."""
         user = self.user
         flow = branch.flow
         token = user.layer.new_branch()
         data = write_relayed(branch.run, flow, token)
         timeout = self.tm.fr_timeout if self.fr_timeout is None else self.fr_timeout
         invite_timeout = self.tm.fr_inv_timeout if self.fr_inv_timeout is None else self.fr_inv_timeout
-        branch.client, actions = user.layer.request(
+        client, _ = user.layer.request(
             data, self.request, flow, user.clock(), timeout, invite_timeout, branch, branch=token
         )
-        self.tm.UAC_transactions.value += 1
+        branch.client = client
+        if flow.send(data) is False:
+            branch.client = None
+            user.layer.abandon(client)
+            return False
         user.fwd_requests.value += 1
-        user.perform(actions)
+        user.perform(())
+        return True
 
     def fail_over(self, branch: ClientBranch) -> bool:
         """The target of ``branch`` has failed: try the next one (RFC 3263 4.3); False if there is none, or no need any more."""
         user = self.user
-        flow = branch.flow
-        user.blacklists.failed(flow.host, flow.transport, flow.port)
-        if not branch.spare or branch.cancel or self.cancel_asked or self.status >= 200:
-            return False
-        if "no-dns-failover" in self.flags or user.globals.get("disable_dns_failover"):
-            return False
-        try:
-            branch.flow = next_flow(branch.run, branch.spare)
-        except NoWay:
-            return False
-        branch.status = 0
-        branch.received = False
-        branch.response = None
-        branch.edits = NO_EDITS
-        self._send(branch)
-        return True
+        while True:
+            flow = branch.flow
+            user.blacklists.failed(flow.host, flow.transport, flow.port)
+            if not branch.spare or branch.cancel or self.cancel_asked or self.status >= 200:
+                return False
+            if "no-dns-failover" in self.flags or user.globals.get("disable_dns_failover"):
+                return False
+            try:
+                branch.flow = next_flow(branch.run, branch.spare)
+            except NoWay:
+                return False
+            branch.status = 0
+            branch.received = False
+            branch.response = None
+            branch.edits = NO_EDITS
+            if self._send(branch):
+                return True
 
     # -- it is answered here, or cancelled
 

@@ -180,7 +180,9 @@ async def forward(run: Run, destination: str | None = None) -> bool:
         if destination is not None:
             run.dst_uri = kept
     came = f";i={run.flow.id[1]}" if run.flow is not None and run.flow.reliable else ""  # type: ignore[index]
-    flow.send(write_relayed(run, flow, stateless_branch(run), came))
+    if flow.send(write_relayed(run, flow, stateless_branch(run), came)) is False:
+        user.err_requests.value += 1
+        return False
     user.fwd_requests.value += 1
     return True
 

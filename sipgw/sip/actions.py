@@ -40,8 +40,10 @@ class Flow(Protocol):
     @property
     def id(self) -> object: ...
 
-    def send(self, data: bytes) -> None:
-        """Send ``data``; never called by the layer, only by who performs its actions."""
+    def send(self, data: bytes) -> object:
+        """Send ``data``; False if it is known at once that it cannot go.
+
+        Never called by the layer, only by who performs its actions."""
 
 
 @dataclass(slots=True)

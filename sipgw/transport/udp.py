@@ -60,13 +60,14 @@ class UdpFlow:
         self.host: str = address[0]
         self.port: int = address[1]
 
-    def send(self, data: bytes) -> None:
-        """Send one datagram to the peer."""
+    def send(self, data: bytes) -> bool:
+        """Send one datagram to the peer; False if the system says at once that it cannot."""
         local = self.socket
         try:
             local.sendto(data, self.address)
         except OSError as error:
-            local.not_sent(data, self.address, error)
+            return local.not_sent(data, self.address, error)
+        return True
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.socket} {self.host}:{self.port}>"
@@ -91,9 +92,10 @@ class RefusedFlow(UdpFlow):
         super().__init__(socket, (host, port))
         self.refused = refused
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         """Send nothing and say so."""
         self.socket.complain("refused", f"nothing is sent to {self.host}:{self.port}: it {self.refused}")
+        return False
 
 
 @implementer(IReadWriteDescriptor)
@@ -289,15 +291,16 @@ class UdpSocket:
 
     # ---- faults ----
 
-    def not_sent(self, data: bytes, address: tuple[Any, ...], error: OSError) -> None:
-        """Queue ``data`` if the kernel is only busy; else count it as lost and log why."""
+    def not_sent(self, data: bytes, address: tuple[Any, ...], error: OSError) -> bool:
+        """Queue ``data`` if the kernel is only busy; else count it as lost and log why. Whether it was queued."""
         if isinstance(error, BlockingIOError) and self._open and len(self._backlog) < BACKLOG:
             self._backlog.append((data, address))
             self.reactor.addWriter(self)
-            return
+            return True
         self.lost += 1
         if self._open:
             self.complain(f"send {error.errno}", f"{self} cannot send {len(data)} octets to {address[0]}:{address[1]}: {error}")
+        return False
 
     def complain(self, kind: str, text: str) -> None:
         """Log a fault at WARN, each ``kind`` once a second, with the number of those in between."""

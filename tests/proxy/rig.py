@@ -27,8 +27,11 @@ class FakeFlow:
     def __init__(self, socket: FakeSocket, host: str, port: int) -> None:
         self.socket, self.host, self.port = socket, host, port
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
+        if self.port in self.socket.unreachable:
+            return False
         self.socket.sent.append((self.host, self.port, data))
+        return True
 
 
 class FakeSocket:
@@ -38,6 +41,7 @@ class FakeSocket:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, int, bytes]] = []
+        self.unreachable: set[int] = set()
 
     def flow(self, host: str, port: int) -> FakeFlow:
         return FakeFlow(self, host, port)

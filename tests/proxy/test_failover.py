@@ -72,6 +72,22 @@ class Named(Settled):
 class FailoverTests(Named):
     """What makes a branch go to its next target, and what does not."""
 
+    def test_cannot_send(self) -> None:
+        """A target that the system cannot send to is passed over at once; if there is no other, t_relay fails."""
+        self.rig.socket.unreachable.update((BOB, CAROL))
+        self.call()
+        dave = self.only(DAVE)
+        self.assertEqual(self.results, [1])
+        self.rig.arrive(response(dave, 486), DAVE)
+        self.assertEqual((self.rig.said(ALICE), self.failures), (["100", "486"], [486]))
+        self.settle()
+        self.rig.said(DAVE)
+        self.rig.socket.unreachable.add(DAVE)
+        self.flags = "no-auto-477"
+        self.call()
+        self.assertEqual(self.results, [1, -6])
+        self.settle()
+
     def test_503(self) -> None:
         """A 503 is acknowledged and the next target gets the same request on a branch of its own; its answer is the answer."""
         self.call()

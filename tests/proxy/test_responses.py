@@ -120,6 +120,19 @@ class OneBranchTests(Forked):
         self.assertEqual((self.rig.said(ALICE), self.results), (["100", "477"], [1]))
         self.settle()
 
+    def test_unreachable(self) -> None:
+        """What the system cannot send is 477 at once, not 408 after fr_timeout."""
+        self.rig.socket.unreachable.add(BOB)
+        self.rig.arrive(request("INVITE"), ALICE)
+        self.assertEqual((self.rig.said(ALICE), self.results), (["100", "477"], [1]))
+        self.settle()
+
+    def test_unreachable_ack(self) -> None:
+        """An ACK that cannot be sent makes t_relay false."""
+        self.rig.socket.unreachable.add(BOB)
+        self.rig.arrive(request("ACK", to_tag="b1"), ALICE)
+        self.assertEqual(self.results, [-6])
+
     def test_bye(self) -> None:
         """Other requests make transactions too, without a 100."""
         self.rig.arrive(request("BYE", cseq=2), ALICE)
@@ -232,6 +245,18 @@ class ForkTests(Forked):
         self.settle()
 
 
+    def test_unreachable(self) -> None:
+        """A branch that cannot be sent is left out; the others decide."""
+        self.rig.socket.unreachable.add(BOB)
+        self.extra = [CAROL]
+        self.rig.arrive(request("INVITE"), ALICE)
+        (carol,) = self.rig.sent(CAROL)
+        self.assertEqual(self.results, [1])
+        self.rig.arrive(response(carol, 486), CAROL)
+        self.assertEqual(self.rig.said(ALICE), ["100", "486"])
+        self.settle()
+
+
 class RouteTests(Settled):
     """Branch, reply and failure routes."""
 
@@ -292,6 +317,20 @@ class RouteTests(Settled):
         carol = self.rig.sent(CAROL)[0]
         self.rig.arrive(response(carol, 603), CAROL)
         self.assertEqual(self.rig.said(ALICE), ["603"])
+        self.settle()
+
+    def test_failure_unreachable(self) -> None:
+        """A failure route whose t_relay cannot send gets -6, and the failure that it began with goes up."""
+
+        async def failed(run: Run) -> Any:
+            run.uri = "sip:127.0.0.1:7003"
+            self.seen.append(await self.rig.tm.t_relay(run))
+            return EXIT
+
+        self.rig.socket.unreachable.add(CAROL)
+        self.rig.routes(self.relay, failure={"f": failed})
+        self.rig.arrive(response(self.call(), 486), BOB)
+        self.assertEqual((self.rig.said(ALICE), self.seen), (["486"], [1, -6]))
         self.settle()
 
     def test_failure_replies(self) -> None:

@@ -270,6 +270,13 @@ class SendTests(UdpTestCase):
         self.udp.send(OPTIONS, self.host, self.peer_port)
         self.assertIn("ENETUNREACH (4 more like this)", self.user.lines[2][1])
 
+    def test_told(self):
+        """``send`` of a flow says what is known at once: lost, or sent or queued."""
+        flow = self.udp.flow(self.host, self.peer_port)
+        self.failing(errno.EINVAL, errno.ENETUNREACH, errno.EAGAIN)
+        self.assertEqual([flow.send(OPTIONS) for _ in range(4)], [False, False, True, True])
+        self.assertIs(self.udp.flow("224.0.1.75", 5060).send(OPTIONS), False)
+
     def test_silence(self):
         """A log level below that of warnings keeps them out of the log."""
         self.user.log_level = -1
