@@ -8,7 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from sipgw.script.routes import Route
-from sipgw.script.run import Run
+from sipgw.script.run import Run, Value
 from sipgw.sip.actions import Flow
 from sipgw.sip.edits import NO_EDITS, EditList
 from sipgw.sip.message import Response
@@ -22,30 +22,36 @@ if TYPE_CHECKING:
 class ClientBranch:
     """One branch: a request sent to one place, and what it answered.
 
-    ``status``: of the last response, 0 before the first; ``received``: whether that came, rather than being made up here (408,
-    503). ``response``: the final one if it came and was no success; others are relayed at once and not kept.
+    ``status``: of the last response, 0 before the first; ``received``: the last that came, and was not made up here (408, 503).
+    ``response``: the final one if it came and was no success; others are relayed at once and not kept.
     ``cancel``: "" no, "wanted" as soon as a provisional comes, "sent". ``spare``: the targets to try if this one fails."""
 
     __slots__ = (
-        "cancel", "client", "edits", "flow", "index", "on_reply", "over", "owner", "received", "response", "run", "spare",
-        "status",
+        "attrs", "bavps", "cancel", "client", "edits", "flow", "index", "on_reply", "over", "owner", "received", "response",
+        "run", "spare", "status",
     )
 
-    def __init__(self, context: Any, index: int, run: Run, flow: Flow, spare: list[Target]) -> None:
+    flow: Flow
+    type = "sip"
+
+    def __init__(self, context: Any, index: int, run: Run) -> None:
         self.owner: weakref.ref[ResponseContext] = weakref.ref(context)
         self.index = index
         self.run = run
-        self.flow = flow
-        self.spare = spare or None
+        self.spare: list[Target] | None = None
         self.client: ClientTransaction | None = None
         self.status = 0
-        self.received = False
+        self.received = 0
         self.response: Response | None = None
         self.on_reply: Route | None = None
         self.over = False
         self.cancel = ""
         self.edits: EditList = NO_EDITS
         """What the reply routes changed in ``response``, for when it goes upstream later."""
+        self.attrs: dict[str, Value] | None = None
+        """``$tm.branch.attr(name)``: what ``$msg.branch.attr(name)`` was of the destination, to begin with."""
+        self.bavps: dict[str, list[int | str]] | None = None
+        """``$bavp(name)``, the newest value last."""
 
     def receive(self, response: Response, flow: Flow | None, run: Run | None) -> None:
         """Take a response from the layer."""

@@ -48,12 +48,12 @@ class Forking(Context):
                 break
             if self.cancel_asked:
                 break
-            branch_run = self._branch_run(run, extra[number - 1] if number else None)
+            branch = self._branch(run, extra[number - 1] if number else None)
             try:
-                sent += self._send_at_once(branch_run) or await self._send_branch(branch_run)
+                sent += self._send_at_once(branch) or await self._send_branch(branch)
             except NoWay as error:
                 problem = error
-            run.flags = branch_run.flags
+            run.flags = branch.run.flags
         self.forking = False
         self.message_flags = run.flags
         run.branches = []
@@ -66,8 +66,8 @@ class Forking(Context):
         elif all(branch.over for branch in self.branches[self.first_branch :]):
             self.turn.take(self.judge())
 
-    def _branch_run(self, run: Run, branch: Branch | None) -> Run:
-        """A run for one branch: everything as in ``run``, but with a destination and edits of its own."""
+    def _branch(self, run: Run, branch: Branch | None) -> ClientBranch:
+        """A branch with a run of its own: everything as in ``run``, but the destination of ``branch``, and edits of its own."""
         made = Run(run.message, RouteKind.BRANCH, run.flow, run.now, self.user)
         if branch is None:
             made.uri = run.uri
@@ -76,6 +76,7 @@ class Forking(Context):
             made.q = run.q
             made.branch_flags = run.branch_flags
             made.send_socket = run.send_socket
+            attrs = run.attrs
         else:
             made.uri = branch.uri
             made.dst_uri = branch.dst_uri
@@ -83,6 +84,7 @@ class Forking(Context):
             made.q = branch.q
             made.branch_flags = branch.flags
             made.send_socket = branch.socket or run.send_socket
+            attrs = branch.attrs
         made.edits = run.edits
         made.flags = run.flags
         made.avps = run.avps
@@ -91,39 +93,46 @@ class Forking(Context):
         made.advertised_host = run.advertised_host
         made.advertised_port = run.advertised_port
         made.blacklists = run.blacklists
-        made.transaction = self
         made.branch_index = len(self.branches)
-        return made
+        client_branch = ClientBranch(self, made.branch_index, made)
+        if attrs:
+            client_branch.attrs = dict(attrs)
+        return client_branch
 
-    async def _send_branch(self, run: Run) -> bool:
+    async def _send_branch(self, branch: ClientBranch) -> bool:
         """Run the branch route and send one branch; False if the route dropped it."""
         user = self.user
+        run = branch.run
         if self.on_branch is not None:
+            run.transaction = self
+            run.branch = branch
             result = await user.run_route(self.on_branch, run)
+            run.transaction = run.branch = None  # nothing may keep itself alive
+            branch.on_reply = run.on_reply
             if result is DROP:
                 return False
         spare: list[Target] = []
         flow = await find_flow(run, spare)
         if self.cancel_asked:
             return False
-        self._add(run, flow, spare)
+        self._add(branch, flow, spare)
         return True
 
-    def _send_at_once(self, run: Run) -> bool:
+    def _send_at_once(self, branch: ClientBranch) -> bool:
         """Send one branch if nothing of it can wait: there is no branch route, and no name to look up."""
         if self.on_branch is not None:
             return False
-        flow = literal_flow(run)
+        flow = literal_flow(branch.run)
         if isinstance(flow, NextHop):
             return False
-        self._add(run, flow, [])
+        self._add(branch, flow, [])
         return True
 
-    def _add(self, run: Run, flow: Flow, spare: list[Target]) -> None:
-        """Make a branch and send it; ``NoWay`` if it is known at once that it cannot go, nor to any spare target."""
-        branch = ClientBranch(self, len(self.branches), run, flow, spare)
-        branch.on_reply = run.on_reply
-        run.transaction = None
+    def _add(self, branch: ClientBranch, flow: Flow, spare: list[Target]) -> None:
+        """Send a new branch; ``NoWay`` if it is known at once that it cannot go, nor to any spare target."""
+        branch.flow = flow
+        branch.spare = spare or None
+        branch.index = len(self.branches)
         self.branches.append(branch)
         if not self._send(branch) and not self.fail_over(branch):
             self.branches.remove(branch)
@@ -166,7 +175,7 @@ class Forking(Context):
             except NoWay:
                 return False
             branch.status = 0
-            branch.received = False
+            branch.received = 0
             branch.response = None
             branch.edits = NO_EDITS
             if self._send(branch):

@@ -47,13 +47,13 @@ class ResponseContext(Forking):
                 if route is not None and await self.user.run_route(route, run) is DROP and response.status < 200:
                     return
             self.message_flags = run.flags
+            branch.run.branch_flags = run.branch_flags
             edits = run.edits
         status = response.status
         if status < 300:
             self._pass(branch, response, edits)
             return
-        branch.status = status
-        branch.received = True
+        branch.status = branch.received = status
         branch.response = response
         if status == 503 and self.fail_over(branch):
             return
@@ -83,8 +83,7 @@ class ResponseContext(Forking):
 
     def _pass(self, branch: ClientBranch, response: Response, edits: EditList) -> None:
         """Relay a provisional response, or a success, which ends the other branches."""
-        status = branch.status = response.status
-        branch.received = True
+        status = branch.status = branch.received = response.status
         if status >= 200:
             branch.end()
             if self.request.method == "INVITE" or self.status < 200:
@@ -106,7 +105,6 @@ class ResponseContext(Forking):
         branch.end()
         self.last_final = branch.index
         branch.status = 408 if reason == "timeout" else 503
-        branch.received = False
         await self.judge()
 
     async def judge(self) -> None:
@@ -167,6 +165,7 @@ class ResponseContext(Forking):
             made.avps = self.run.avps
         made.transaction = self
         made.request = self.request
+        made.branch = branch
         made.branch_index = branch.index
         made.context = self.run.context
         return made

@@ -145,6 +145,7 @@ class Run:
         "attrs",
         "avps",
         "blacklists",
+        "branch",
         "branch_flags",
         "branch_index",
         "branches",
@@ -200,8 +201,10 @@ class Run:
         """What ``$msg.branch.attr(name)`` knows of the Request-URI, as ``Branch.attrs`` of the others."""
         self.send_socket: Any = None
         self.branches: list[Branch] = []
+        self.branch: Any = None
+        """In a branch route or a reply route: tm's object of the branch."""
         self.branch_index = 0
-        """In a branch route or a reply route: the number of the branch."""
+        """In a branch route, a reply route or a failure route: the number of the branch."""
         self.flags = 0
         self.avps: dict[str, list[int | str]] = {}
         """Values of each AVP, the newest last (``$(avp(x)[0])`` is the newest)."""
