@@ -27,7 +27,7 @@ GROUP = "sipgw.modules"
 UNSPELLABLE = {"rtp_io": "rtp.io"}
 """Files whose module has a name that no Python file can have."""
 
-CORE = ("core", "core_blacklists", "core_events", "core_mi", "core_status")
+CORE = ("core", "core_blacklists", "core_cachedb", "core_events", "core_mi", "core_status")
 """The files of what every script has without loading anything; no ``loadmodule`` names them."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from sipgw.core.cachedb import CacheError, NotCounter
 from sipgw.script.run import FlagNames, Run
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.edits import write
@@ -203,3 +205,49 @@ def changes(run: Run) -> tuple[list[str], list[str]]:
     before = run.message.lines
     after = written(run).partition("\r\n\r\n")[0].split("\r\n")
     return [line for line in before if line not in after], [line for line in after if line not in before]
+
+
+class FakeCache:
+    """A store in a dict; ``before`` is called first of all by each query, whose answer is all that is stored."""
+
+    system = "fakedb"
+    threshold = 0
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.before: Callable[[], None] = lambda: None
+
+    async def store(self, key: str, value: str, seconds: int) -> None:
+        """Keep it."""
+        self.before()
+        self.values[key] = value
+
+    async def fetch(self, key: str) -> str | None:
+        """As it is."""
+        self.before()
+        return None if key not in self.values else str(self.values[key])
+
+    async def remove(self, key: str) -> None:
+        """Forget it."""
+        self.before()
+        self.values.pop(key, None)
+
+    async def add(self, key: str, number: int, seconds: int) -> int:
+        """Add."""
+        self.before()
+        self.values[key] = self.values.get(key, 0) + number
+        return int(self.values[key])
+
+    async def counter(self, key: str) -> int | None:
+        """A number, if it is one."""
+        self.before()
+        if isinstance(self.values.get(key, 0), str):
+            raise NotCounter(f"{key} is no number")
+        return self.values.get(key)
+
+    async def query(self, text: str) -> list[list[Any]]:
+        """All, or those rows that ``text`` asks for."""
+        self.before()
+        if text == "broken":
+            raise CacheError("it is broken")
+        return [[key, value] for key, value in self.values.items()]

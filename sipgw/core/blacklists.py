@@ -73,7 +73,7 @@ class Rule:
         self.version: int = network.version
         self._net = int(network.network_address)
         self._mask = int(network.netmask)
-        self._glob = _python_glob(pattern)
+        self._glob = python_glob(pattern)
 
     @property
     def host(self) -> Key | None:
@@ -297,7 +297,7 @@ class Blacklists:
 _ESCAPED = re.compile(r"\\(.)|\[\^", re.DOTALL)
 
 
-def _python_glob(pattern: str) -> str:
+def python_glob(pattern: str) -> str:
     """A pattern of C's ``fnmatch`` as Python's wants it: a backslash quotes the next character, ``[^`` is ``[!``."""
 
     def translate(found: re.Match[str]) -> str:

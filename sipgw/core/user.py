@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from sipgw.core.cachedb import Caches
 from sipgw.core.events import EventBus
 from sipgw.core.status import StatusReports
 from sipgw.core.surroundings import Surroundings
@@ -82,6 +83,7 @@ class TransactionUser(Surroundings):
         self.routes = RouteSet()
         self.events = EventBus(self, call_later)
         self.status = StatusReports(self.events, wall_clock)
+        self.caches = Caches(self, statistics)
         self.resolve: Callable[[str, int | None, str | None, bool], Awaitable[list[Target]]] = _no_names
         """Finds where a host name leads (RFC 3263): ``await resolve(host, port, transport, secure)`` gives targets, best first.
 

@@ -1,0 +1,1 @@
+The key-value interface: cache_store, cache_fetch, cache_remove, cache_add, cache_sub, cache_counter_fetch, cache_raw_query and the commands cache:*; cachedb_local keeps values in memory, in several collections.
