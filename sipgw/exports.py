@@ -169,15 +169,18 @@ def pvar(
     name: str,
     *,
     set: str | None = None,
+    replace: str | None = None,
     named: bool = False,
     indexed: bool = False,
     check: Callable[[str], object] | None = None,
 ) -> Callable[[F], F]:
     """A variable ``$name``, read by ``method(run)``; ``(run, subname)`` if ``named``; an index comes last if ``indexed``.
 
-    ``set``: the name of the method that assigns it, with the value as its last argument. ``check(subname)`` raises
-    ``ValueError`` to refuse a constant name in parentheses."""
-    return lambda method: _mark(method, "pvar", name, set=set, named=named, indexed=indexed, check=check)
+    ``set``: the name of the method that assigns it, with the value as its last argument; ``replace``: that for ``:=``, if it
+    is another. ``check(subname)`` raises ``ValueError`` to refuse a constant name in parentheses."""
+    return lambda method: _mark(
+        method, "pvar", name, set=set, replace=replace, named=named, indexed=indexed, check=check
+    )
 
 
 def transformation(name: str, *, least: int = 0, most: int = 0) -> Callable[[F], F]:
@@ -444,11 +447,7 @@ class Module:
             if mark.what == "function":
                 functions.append(_function(cls, mark, method, call))
             elif mark.what == "pvar":
-                setter = mark.options["set"]
-                bound = None if setter is None else getattr(cls if instance is None else instance, setter)
-                named, indexed = mark.options["named"], mark.options["indexed"]
-                check = mark.options["check"]
-                variables.append(Variable(mark.name, call, bound, named, indexed, check, cls.name))
+                variables.append(_variable(cls if instance is None else instance, mark, call, cls.name))
             else:
                 least, most = mark.options["least"], mark.options["most"]
                 transformations.append(Transformation(mark.name, call, least, most, cls.name))
@@ -482,6 +481,15 @@ class Module:
             for attribute, _doc, mark in self.exports.functions
             if mark.what == "every"
         ]
+
+
+def _variable(owner: Any, mark: _Exported, getter: Callable[..., Any], module: str) -> Variable:
+    """The compiler's view of one exported variable; ``owner`` has its other methods."""
+    options = mark.options
+    setter, replacer = (None if options[key] is None else getattr(owner, options[key]) for key in ("set", "replace"))
+    return Variable(
+        mark.name, getter, setter, options["named"], options["indexed"], options["check"], module, replacer=replacer
+    )
 
 
 def _function(cls: type[Module], mark: _Exported, method: Callable[..., Any], call: Callable[..., Any]) -> Function:

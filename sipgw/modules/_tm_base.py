@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from sipgw.core.user import TransactionUser
 from sipgw.exports import Module, param, statistic
@@ -13,6 +14,9 @@ from sipgw.script.symbols import RouteKind
 from sipgw.sip.actions import Overload
 from sipgw.sip.layer import TransactionLayer
 from sipgw.sip.message import Request, Response
+
+if TYPE_CHECKING:
+    from sipgw.interfaces import Server
 
 
 def only_one(value: int) -> None:
@@ -58,6 +62,10 @@ class TmBase(Module):
     retransmission_rpl_T2 = statistic("final replies sent again", read="_replies_t2")
     timeout_finalresponse = statistic("requests that got no answer in fr_timeout", read="_timeouts")
     timeout_finalresponse_inv = statistic("INVITEs that got no final answer in fr_inv_timeout", read="_invite_timeouts")
+
+    def __init__(self, server: Server | None = None, **parameters: Any) -> None:
+        super().__init__(server, **parameters)
+        self._by_id: WeakValueDictionary[str, ResponseContext] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Set the layer's timers and take the requests whose run has to wait."""
@@ -110,6 +118,14 @@ class TmBase(Module):
         if self.auto_100trying and request.method == "INVITE":
             context.send_reply(run, 100, "Giving it a try")
         return context
+
+    def name_of(self, context: ResponseContext) -> str:
+        """``$T_id``: a name of the transaction by which a management command finds it."""
+        if not context.id:
+            mark = self.server.user.mark(str(context.server.key))
+            context.id = f"{mark[:8]}.{mark[8:12]}"
+            self._by_id[context.id] = context
+        return context.id
 
     def listen(self, run: Run, listener: Any) -> None:
         """Let ``listener(context, event, status, response)`` hear what happens to the transaction of ``run``, once it is made."""

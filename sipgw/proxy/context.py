@@ -68,6 +68,8 @@ class Context:
         assert isinstance(run.message, Request)
         self.tm = tm
         self.user: TransactionUser = run.user
+        self.id = ""
+        """``$T_id``, made when somebody asks for it."""
         self.request = run.message
         self.keep(run)
         self.server = server

@@ -115,6 +115,152 @@ class ReplyRouteTests(Calls):
         self.settle()
 
 
+def fields(index: str = "") -> str:
+    """All that can be read of a branch, as a text for xlog; ``index`` as a script writes it."""
+    names = ("uri", "duri", "path", "q", "flags", "socket", "last_received", "type", "flag(B)", "attr(k)")
+    return " ".join(f"$(tm.branch.{name}{index})" for name in names)
+
+
+class BranchVariableTests(Calls):
+    """$tm.branch.*, $bavp and their like."""
+
+    fork = """
+        setbflag("B"); $msg.branch.attr(k) = "kk"; $du = "sip:127.0.0.1:7002";
+        append_msg_branch("sip:carol@127.0.0.1:7003");
+        $msg.branch.attr(k) = 5; $msg.branch.q = 500; $msg.branch.path = "<sip:127.0.0.1:7003;lr>";
+        t_on_branch("b"); t_on_failure("f"); t_on_reply("r");
+        t_relay();
+    """
+
+    def test_fields(self) -> None:
+        """Those of each branch by number, those of the current one without; in a branch route only flags, attributes, type."""
+        self.start(f"""
+        route {{ {self.fork} xlog("L_ALERT", "sent $T_branch_idx $tm.branch.uri"); }}
+        branch_route[b] {{ xlog("L_ALERT", "branch {fields()}"); }}
+        onreply_route[r] {{ xlog("L_ALERT", "reply {fields()}|{fields('[1]')}|$(tm.branch.uri[-2]) $(tm.branch.uri[2])"); }}
+        failure_route[f] {{ xlog("L_ALERT", "failed {fields()}|{fields('[0]')}"); }}
+        """)
+        bob, carol = self.invite(BOB, CAROL, uri="sip:bob@127.0.0.1:7999")
+        null = "<null>"
+        socket = "udp:127.0.0.1:5060"
+        first = f"sip:bob@127.0.0.1:7999 sip:127.0.0.1:7002 {null}  B {socket}"
+        second = f"sip:carol@127.0.0.1:7003 {null} <sip:127.0.0.1:7003;lr> 0.5  {socket}"
+        unsent = " ".join([null] * 7)
+        self.assertEqual(self.logged(), [
+            f"branch {unsent} sip true kk", f"branch {unsent} sip false 5",
+            f"sent {null} sip:bob@127.0.0.1:7999",
+        ])
+        self.answer(bob, 180)
+        self.answer(bob, 486)
+        self.answer(carol, 404, CAROL)
+        lines = self.logged()
+        self.assertEqual(lines[0], f"reply {first} {null} sip true kk|{second} {null} sip false 5|sip:bob@127.0.0.1:7999 {null}")
+        self.assertEqual(lines[1].partition("|")[0], f"reply {first} 180 sip true kk")
+        self.assertEqual(lines[3], f"failed {second} 404 sip false 5|{first} 486 sip true kk")
+        self.settle()
+
+    def test_changes(self) -> None:
+        """Flags and attributes can be changed from any branch, and stay; null forgets an attribute."""
+        self.start(f"""
+        route {{ {self.fork} }}
+        branch_route[b] {{ $tm.branch.flag(T) = 1; $tm.branch.attr(n) = $T_branch_idx; xlog("L_ALERT", "$bf"); }}
+        onreply_route[r] {{
+            if ($rs == 180) {{
+                setbflag("R"); $tm.branch.flag(B) = 0; $(tm.branch.flag(X)[1]) = 1;
+                $tm.branch.attr(k) = NULL; $(tm.branch.attr(k)[1]) = "new"; $(tm.branch.attr(k)[9]) = "none";
+            }}
+            xlog("L_ALERT", "$rs $bf|$tm.branch.flags|$(tm.branch.flags[1])|$tm.branch.attr(k) $(tm.branch.attr(k)[1])|"
+                "$tm.branch.attr(n) $(tm.branch.attr(n)[1])");
+        }}
+        failure_route[f] {{ xlog("L_ALERT", "$(tm.branch.flags[0])|$(tm.branch.flags[1])|$bf"); }}
+        """)
+        bob, carol = self.invite(BOB, CAROL)
+        self.assertEqual(self.logged(), ["T B", "T"])
+        self.answer(bob, 180)
+        self.answer(bob, 183)
+        error, *lines = self.logged()
+        self.assertIn("there is no branch 9", error)
+        same = "R T|R T|X T|<null> new|0 1"
+        self.assertEqual(lines, [f"180 {same}", f"183 {same}"])
+        self.answer(bob, 486)
+        self.answer(carol, 486, CAROL)
+        self.assertEqual(self.logged()[-1], "R T|X T|")
+        self.settle()
+
+    def test_bavp(self) -> None:
+        """Each branch has its own AVPs; in a request route there are none."""
+        self.start(f"""
+        route {{ $bavp(x) = "request"; xlog("L_ALERT", "request $bavp(x)"); {self.fork} }}
+        branch_route[b] {{ $bavp(x) = "old"; $bavp(x) = $T_branch_idx; $bavp(y) = 1; $bavp(y) := 2; $(bavp(y)[0]) = 3; }}
+        onreply_route[r] {{
+            xlog("L_ALERT", "$rs $bavp(x) $(bavp(x)[1]) $(bavp(x)[*]) $bavp(y) $(bavp(y)[1])"); $bavp(x) = NULL;
+        }}
+        failure_route[f] {{ xlog("L_ALERT", "failed $bavp(x) $bavp(y)"); $bavp(x) = 7; xlog("L_ALERT", "$bavp(x)"); }}
+        """)
+        bob, carol = self.invite(BOB, CAROL)
+        refused, nothing = self.logged()
+        self.assertIn("no branch here", refused)
+        self.assertEqual(nothing, "request <null>")
+        self.answer(carol, 180, CAROL)
+        self.answer(carol, 486, CAROL)
+        self.answer(bob, 486)
+        self.assertEqual(self.logged(), [
+            "180 1 old 1, old 3 <null>", "486 old <null> old 3 <null>", "486 0 old 0, old 3 <null>", "failed old 3", "7",
+        ])
+        self.settle()
+
+    def test_last_reply_code(self) -> None:
+        """$T_branch_last_reply_code is 0 before a reply, that of the reply before in a reply route, 408 after a time-out."""
+        codes = "$T_branch_last_reply_code $(T_branch_last_reply_code[0]) $(T_branch_last_reply_code[1])"
+        self.start(f"""
+        modparam("tm", "fr_timeout", 2)
+        route {{ {self.fork} }}
+        branch_route[b] {{ exit; }}
+        onreply_route[r] {{ xlog("L_ALERT", "$rs: {codes} $(T_branch_last_reply_code[5])"); }}
+        failure_route[f] {{ xlog("L_ALERT", "failed: {codes} $(tm.branch.last_received[1])"); }}
+        """)
+        bob, _carol = self.invite(BOB, CAROL)
+        self.answer(bob, 180)
+        self.answer(bob, 486)
+        self.wait(3)
+        self.assertEqual(self.logged(), ["180: 0 0 0 <null>", "486: 180 180 0 <null>", "failed: 408 486 408 <null>"])
+        self.settle()
+
+    def test_find_by_attribute(self) -> None:
+        """t_get_branch_idx_by_attr finds the first branch that has the attribute, or one of the values."""
+        tests = ['"k"', '"k", "s"', '"k", , 3', '"k", "3"', '"k", "s", 3', '"k", , , $var(r), 1', '"k", , , $var(r), 2', '"no"']
+        tests = [text if "$var" in text else text + ", " * (3 - text.count(",")) + "$var(r)" for text in tests]
+        asked = "\n".join(
+            f"""if (t_get_branch_idx_by_attr({text})) xlog("L_ALERT", "{n} $var(r)"); else xlog("L_ALERT", "{n} no $var(r)");"""
+            for n, text in enumerate(tests)
+        )
+        self.start(f"""
+        route {{ $msg.branch.attr(k) = "s"; append_msg_branch("sip:127.0.0.1:7003"); $msg.branch.attr(k) = 3; t_on_reply("r");
+            t_relay(); }}
+        onreply_route[r] {{ {asked} }}
+        """)
+        bob, _carol = self.invite(BOB, CAROL)
+        self.answer(bob, 180)
+        null = "no <null>"
+        expected = [0, 0, 1, null, 0, 1, null, null]
+        self.assertEqual(self.logged(), [f"{n} {found}" for n, found in enumerate(expected)])
+        self.answer(bob, 200)
+        self.settle()
+
+    def test_transaction_id(self) -> None:
+        """$T_id is null without a transaction, and the same in all its routes."""
+        self.start("""
+        route { xlog("L_ALERT", "$T_id"); t_newtran(); xlog("L_ALERT", "$T_id"); t_on_reply("r"); t_relay(); }
+        onreply_route[r] { xlog("L_ALERT", "$T_id"); }
+        """)
+        (bob,) = self.invite()
+        self.answer(bob, 486)
+        before, made, after = self.logged()
+        self.assertEqual((before, made), ("<null>", after))
+        self.assertRegex(made, "^[0-9a-f]{8}[.][0-9a-f]{4}$")
+        self.settle()
+
+
 class OwnReplyTests(Calls):
     """Replies that tm makes itself."""
 
