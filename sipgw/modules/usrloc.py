@@ -369,8 +369,8 @@ class Usrloc(Module):
     @mi(alias="ul_show_contact")
     def show_contact(self, table_name: str, aor: str) -> dict[str, Any]:
         """Show the contacts of one user."""
-        aor = self._aor(aor)
         table = self._table(table_name)
+        aor = self._aor(aor)
         bindings = table.bindings(aor)
         if not bindings:
             raise MIError(404, "AOR not found")

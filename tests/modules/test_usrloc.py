@@ -101,7 +101,7 @@ class UsrlocTests(SynchronousTestCase):
         for arguments, answer in [
             (("ul_show_contact", "location", "A@x"), (404, "AOR not found")),
             (("ul_show_contact", "location", "a"), (400, "Domain missing in AOR")),
-            (("ul_show_contact", "elsewhere", "a@x"), (404, "Table not found")),
+            (("ul_show_contact", "elsewhere", "a"), (404, "Table not found")),
             (("ul_rm_contact", "location", "a@x", "sip:z@h"), (404, "Contact not found")),
             (("ul_rm_contact", "location", "z@x", "sip:a@h"), (404, "AOR not found")),
             (("ul_rm_contact", "location", "a@x", "sip:a@h"), "OK"),
