@@ -22,7 +22,9 @@ from sipgw.script.transformations import TRANSFORMATIONS
 from sipgw.script.variables import VARIABLES
 
 GROUP = "sipgw.modules"
-"""The entry-point group in which a package outside sipgw names its module classes: ``greylist = mypackage.greylist:Greylist``."""
+"""The entry-point group in which a package outside sipgw names its module classes: ``greylist = mypackage.calls:Greylist``.
+
+The name of the entry point is what ``loadmodule`` says; the class needs no ``name``, and another one is refused."""
 
 UNSPELLABLE = {"rtp_io": "rtp.io"}
 """Files whose module has a name that no Python file can have."""
@@ -123,6 +125,10 @@ def _load(entry: EntryPoint) -> type[Module]:
         raise ModuleMissing(f"module {entry.name!r} ({entry.value}) cannot be loaded: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Module)):
         raise ModuleMissing(f"module {entry.name!r}: {entry.value} is not a class made from sipgw.exports.Module")
+    if found.name != entry.name:
+        if found.name != found.__module__.rpartition(".")[2]:
+            raise ModuleMissing(f"module {entry.name!r}: {entry.value} calls itself {found.name!r}")
+        found.name = entry.name  # no name of its own: that of its file, which the entry point overrides
     return found
 
 

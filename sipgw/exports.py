@@ -372,8 +372,8 @@ class Exports:
 class Module:
     """The base of all modules; see the essay at the top of this file.
 
-    ``name`` is OpenSIPS's name of the module; by default that of the file. ``depends`` are modules that must be loaded too.
-    An instance belongs to one server (``self.server``)."""
+    ``name`` is OpenSIPS's name of the module; by default that of the file, outside sipgw that of the entry point. ``depends`` are
+    modules that must be loaded too. An instance belongs to one server (``self.server``)."""
 
     name: ClassVar[str] = ""
     depends: ClassVar[tuple[str, ...]] = ()

@@ -26,6 +26,12 @@ class Outside(Module):
         return True
 
 
+class Nameless(Module):
+    """Has no name of its own."""
+
+    nameless_said = statistic("how often")
+
+
 class Other:
     """No module."""
 '''
@@ -34,6 +40,8 @@ outside = outsider:Outside
 broken = outsider_is_not_there:Broken
 foreign = outsider:Other
 maxfwd = outsider:Outside
+acme = outsider:Nameless
+alias = outsider:Outside
 """
 
 
@@ -62,6 +70,12 @@ class CatalogueTests(SynchronousTestCase):
         self.assertIn("outside", module_names())
         self.assertIn("outside", Catalogue())
 
+    def test_entry_point_name(self):
+        """The entry point names a class that has no name of its own, whatever its file is called."""
+        cls = find_module("acme")
+        self.assertEqual((cls.name, cls.declared().name, list(exports()["acme"]["stats"])), ("acme", "acme", ["nameless_said"]))
+        self.assertIs(find_module("acme"), cls)
+
     def test_missing(self):
         """A name that is none, the core, and what cannot be imported are refused with a reason."""
         for name, said, hint in (
@@ -73,6 +87,7 @@ class CatalogueTests(SynchronousTestCase):
             ("", "there is no module", ""),
             ("broken", "module 'broken' (outsider_is_not_there:Broken) cannot be loaded: ", ""),
             ("foreign", "module 'foreign': outsider:Other is not a class made from", ""),
+            ("alias", "module 'alias': outsider:Outside calls itself 'outside'", ""),
         ):
             error = self.assertRaises(ModuleMissing, find_module, name)
             self.assertTrue(str(error).startswith(said), error)
@@ -82,7 +97,7 @@ class CatalogueTests(SynchronousTestCase):
         """What cannot be imported is no module, and exports nothing."""
         found = module_classes()
         catalogue = Catalogue()
-        self.assertEqual(catalogue.keys() - found.keys(), {"broken", "foreign"})
+        self.assertEqual(catalogue.keys() - found.keys(), {"alias", "broken", "foreign"})
         self.assertEqual(catalogue["broken"].functions, ())
         self.assertEqual([f.name for f in catalogue["outside"].functions], ["outside_hello"])
         self.assertNotIn("nosuch", catalogue)
