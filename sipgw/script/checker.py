@@ -72,7 +72,7 @@ class Checker(RouteChecks):
             if len(names) > MAX_ROUTES:
                 last = list(names.values())[MAX_ROUTES]
                 self.error(last, f"more than {MAX_ROUTES} blocks of the kind {ROUTE_KEYWORDS[kind]}")
-        if "0" not in self.names[RouteKind.REQUEST]:
+        if "0" not in self.names[RouteKind.REQUEST] and self.config.pos.file:  # no file: it could not be read, which is said
             self.warn(self.config, "there is no route{}: requests are discarded")
 
     def unique(self, what: str, name: str, pos: Pos) -> None:

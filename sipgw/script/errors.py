@@ -8,6 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+WIDEST = 150
+"""Characters of a line of the configuration that are shown with a remark, so that the caret stands where it should on a screen."""
+
 
 class Located(Exception):
     """A remark about one place of a configuration. ``hint``: a guess at what was meant, without "hint:".
@@ -34,12 +37,22 @@ class Located(Exception):
         """Show the remark with the line of the file, a caret, the hint and the chain of includes."""
         lines = [str(self)]
         if self.excerpt.strip():
-            shown = self.excerpt.replace("\t", " ")
-            lines += ["    " + shown, "    " + " " * max(self.column - 1, 0) + "^"]
+            shown, at = _window(self.excerpt.replace("\t", " "), max(self.column - 1, 0))
+            lines += ["    " + shown, "    " + " " * at + "^"]
         if self.hint:
             lines.append(f"    hint: {self.hint}")
         lines += [f"    included at {file}:{line}" for file, line in self.included]
         return "\n".join(lines)
+
+
+def _window(line: str, at: int) -> tuple[str, int]:
+    """What is shown of a long line, ``WIDEST`` characters around the place, and where the place is in that."""
+    if len(line) <= WIDEST:
+        return line, at
+    start = max(0, min(at - WIDEST // 2, len(line) - WIDEST))
+    end = start + WIDEST
+    before, after = "... " if start else "", " ..." if end < len(line) else ""
+    return before + line[start:end] + after, at - start + len(before)
 
 
 class ScriptError(Located):

@@ -143,7 +143,7 @@ def tokenize(source: Source) -> Tokens:
     tokens = Tokens(source)
     text, match_at = source.text, TOKEN.match
     kinds, values, starts, ends = tokens.kinds, tokens.values, tokens.starts, tokens.ends
-    at = 0
+    at, stray = 0, -1
     while True:
         match = match_at(text, at)
         assert match is not None
@@ -173,7 +173,9 @@ def tokenize(source: Source) -> Tokens:
             tokens.error(start, "this string has no end", f"close it with {value}")
             kind, value = "STR", text[start + 1 : at]
         elif kind == "STRAY":
-            tokens.warn(start, f"the character {value!r} means nothing here and is skipped")
+            if start != stray:  # one remark for a run of them
+                tokens.warn(start, f"the character {value!r} means nothing here and is skipped")
+            stray = at
             continue
         kinds.append(kind)
         values.append(value)

@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw.script.check_variables import Findings
 from sipgw.script.checker import check, setting_problem
 from sipgw.script.globals import GLOBALS, INERT
+from sipgw.script.nodes import Config, Pos
 from sipgw.script.parser import parse, read
 from sipgw.script.preprocess import Source
 from sipgw.script.symbols import (
@@ -308,6 +309,8 @@ class RouteTests(SynchronousTestCase):
     def test_no_main_route(self):
         """Without route{} a server does little: a warning."""
         self.assertIn("there is no route{}", findings("route[a] { exit; }").warnings[0].text)
+        unread = check(Config(pos=Pos("", 0, 0)), symbols())
+        self.assertEqual((unread.errors, unread.warnings), ([], []))
 
     def test_directly(self):
         """A function stands in a block it does not belong to."""

@@ -19,6 +19,15 @@ class ErrorTests(SynchronousTestCase):
         )
         self.assertEqual(ScriptWarning("a", 1, 2, "odd").render(), "a:1:2: odd")
 
+    def test_long_line(self):
+        """Of a long line the part around the place is shown, with the caret below it."""
+        line = "".join(f"{n:04d}," for n in range(200))
+        for column, cut in [(1, "0000,"), (501, "0100,"), (996, "0199,")]:
+            _, shown, caret = ScriptError("a", 1, column, "odd", excerpt=line).render().split("\n")
+            self.assertLess(len(shown), 170)
+            self.assertEqual(shown[caret.index("^"):].partition(" ")[0][:5], cut)
+        self.assertEqual((shown[:8], shown[-5:]), ("    ... ", "0199,"))
+
     def test_several(self):
         """ScriptErrors shows all of them."""
         errors = ScriptErrors([ScriptError("a", 1, 1, "x"), ScriptError("a", 2, 1, "y")])

@@ -98,6 +98,7 @@ class LexerTests(SynchronousTestCase):
     def test_warnings(self):
         """Characters that OpenSIPS skips, and transformations that it drops, give a warning."""
         table = [("a ` b", "the character '`' means nothing here and is skipped"),
+                 ("a `?\x01` b", "the character '`' means nothing here and is skipped"),
                  ("a $ru{uri.user}", "{uri.user} is ignored after $ru")]
         for text, expected in table:
             self.assertEqual([w.text for w in tokenize(Source.of(text)).warnings], [expected], text)
