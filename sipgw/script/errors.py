@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 WIDEST = 150
-"""Characters of a line of the configuration that are shown with a remark, so that the caret stands where it should on a screen."""
+"""Characters of a line of the configuration that are shown with a remark, so that the caret stands right on a screen."""
 
 
 class Located(Exception):
