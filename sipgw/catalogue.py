@@ -14,12 +14,16 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import sipgw.modules
+from sipgw.core.measures import register_core_statistics
+from sipgw.core.user import TransactionUser
 from sipgw.exports import Command, Module, ParamDeclaration
 from sipgw.script.errors import guess
 from sipgw.script.globals import GLOBALS, SPELLINGS
 from sipgw.script.symbols import Function, Kind, ModuleSymbols, ParamKind, RouteKind, Variable
 from sipgw.script.transformations import TRANSFORMATIONS
 from sipgw.script.variables import VARIABLES
+from sipgw.statistics import Statistics
+from sipgw.transport.resolver import Resolver
 
 GROUP = "sipgw.modules"
 """The entry-point group in which a package outside sipgw names its module classes: ``greylist = mypackage.calls:Greylist``.
@@ -29,7 +33,7 @@ The name of the entry point is what ``loadmodule`` says; the class needs no ``na
 UNSPELLABLE = {"rtp_io": "rtp.io"}
 """Files whose module has a name that no Python file can have."""
 
-CORE = ("core", "core_blacklists", "core_cachedb", "core_events", "core_mi", "core_status")
+CORE = ("core", "core_blacklists", "core_cachedb", "core_events", "core_mi", "core_process", "core_status")
 """The files of what every script has without loading anything; no ``loadmodule`` names them."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -183,9 +187,25 @@ def exports() -> dict[str, Any]:
     core = found["core"]
     core["pvars"] += [_variable_row(variable) for variable in VARIABLES]
     core["transformations"] += sorted({t.name.partition(".")[0] for t in TRANSFORMATIONS})
+    core["stats"] = core_statistics()
     core["params"] = [{"aliases": [s for s, n in SPELLINGS.items() if n == name], "name": name} for name in GLOBALS]
     core["statement_functions"] = list(STATEMENT_FUNCTIONS)
     return found
+
+
+def core_statistics() -> list[str]:
+    """The statistics that every server has, ``group:name``; ``*`` stands for the number of the process, as OpenSIPS lists them."""
+    statistics = Statistics()
+    never: Any = None
+    user = TransactionUser(float, float, _no_log, {}, statistics, never)
+    Resolver(user, None)
+    register_core_statistics(statistics, user)
+    names = (f"{each.group}:{each.name}" for each in statistics)
+    return [re.sub(r"(?<=^pkmem:)0|(?<=-proc-)0$", "*", name) for name in names]
+
+
+def _no_log(_level: int, _text: str) -> None:
+    """Write nothing."""
 
 
 def _entry(cls: type[Module]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Finding modules, ours and those of others; ``sipgw exports``."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.catalogue import Catalogue, ModuleMissing, exports, find_module, module_classes, module_names
+from sipgw.testing import WiredServer
 
 OUTSIDE = '''
 """A module outside sipgw."""
@@ -137,3 +139,14 @@ class CatalogueTests(SynchronousTestCase):
         self.assertIn("s", core["transformations"])
         relay = next(f for f in found["tm"]["functions"] if f["name"] == "t_relay")
         self.assertEqual(relay["routes"], ["request", "failure"])
+
+    def test_core_statistics(self):
+        """The core's statistics are those that a server registers, by group; numbers of processes are stars."""
+        listed = exports()["core"]["stats"]
+        server = WiredServer('socket = udp:127.0.0.1:5060\nloadmodule "proto_udp.so"\nroute { exit; }')
+        names = {f"{each.group}:{each.name}" for each in server.server.statistics}
+        there = {re.sub("^pkmem:0-|-proc-0$", lambda found: found.group().replace("0", "*"), name) for name in names}
+        self.assertEqual({name for name in listed if not name.startswith("dns:")}, there)
+        self.assertEqual(len(listed), len(set(listed)))
+        self.assertLess({"core:rcv_requests", "core:slow_messages", "net:waiting_udp", "dns:dns_total_queries"}, set(listed))
+        self.assertLess({"load:load-proc-*", "pkmem:*-used_size", "cdb:cdb_slow_queries"}, set(listed))

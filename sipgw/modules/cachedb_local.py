@@ -23,6 +23,8 @@ CAPACITY = 1_000_000
 """Keys of one collection."""
 SLICE = 10_000
 """Keys that a sweep looks at in one turn of the reactor."""
+PAUSE = 0.005
+"""Seconds between two such turns."""
 DEFAULT = "default"
 """The collection that is always there."""
 
@@ -195,7 +197,7 @@ class CachedbLocal(Module):
     def _go_on(self, _now: float) -> None:
         while self._sweeping:
             if next(self._sweeping[0], True) is None:
-                self.server.user.after(0, self._go_on)
+                self.server.user.after(PAUSE, self._go_on)
                 return
             del self._sweeping[0]
 

@@ -145,7 +145,7 @@ _TABLE = (
     Global("pi_framework", _STR),
     # memory and performance
     Global("memlog", _S, 15, inert=True),
-    Global("memdump", _S, 14, inert=True),
+    Global("memdump", _S, 14),
     Global("shm_memlog_size", _S, inert=True),
     Global("shm_hash_split_percentage", _I, 1, inert=True),
     Global("shm_secondary_hash_size", _I, 8, inert=True),
@@ -158,8 +158,8 @@ _TABLE = (
     Global("execmsgthreshold", _I, 0),
     Global("execdnsthreshold", _I, 0),
     Global("tcpthreshold", _I, 0),
-    Global("event_shm_threshold", _I, inert=True),
-    Global("event_pkg_threshold", _I, inert=True),
+    Global("event_shm_threshold", _I, 0),
+    Global("event_pkg_threshold", _I, 0),
     Global("mpath", Type.OWN),
 )
 

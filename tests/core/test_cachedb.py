@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.core.cachedb import CacheError, CacheUrl, Caches, parse_url, result_columns
+from sipgw.core.cachedb import CacheError, Caches, CacheUrl, parse_url, result_columns
 from sipgw.testing import FakeServer, finished
 from tests.doubles import FakeCache
 from tests.ears import Ears
@@ -68,7 +68,7 @@ class CachesTests(SynchronousTestCase):
         self.assertEqual(self.caches.total.read(), 0)
 
     def test_slow(self) -> None:
-        """Each query is counted; one that takes longer than its store's threshold is counted, logged and told, also if it fails."""
+        """Each query is counted; one that takes longer than its store allows is counted, logged and told, also if it fails."""
         ears = Ears()
         self.server.user.events.join(self.server.user.events.publish("E_CORE_THRESHOLD"), "ear:a", finished(ears.open("a")))
         self.plain.before = lambda: self.server.reactor.advance(0.5)

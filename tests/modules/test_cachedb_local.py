@@ -6,9 +6,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.core.cachedb import CacheError
 from sipgw.modules import cachedb_local
 from sipgw.modules.cachedb_local import CachedbLocal
-from sipgw.testing import FakeServer, WiredServer, finished
+from sipgw.testing import FakeServer, WiredServer, finished, pass_time
 from tests.doubles import FakeCache
 from tests.modules.test_core_events import Served
 
@@ -200,7 +201,7 @@ class CollectionTests(SynchronousTestCase):
         self.server.reactor.advance(1)
         made.sweep()
         self.assertEqual(len(collection), 4)
-        self.server.reactor.advance(0.01)
+        pass_time(self.server.reactor, 0.1)
         self.assertEqual(len(collection), 1)
         self.assertEqual(self.keys(made), ["kept"])
 
@@ -211,7 +212,7 @@ class CollectionTests(SynchronousTestCase):
         finished(self.caches.store("local", "a", "v"))
         finished(self.caches.increase("local", "b", 1))
         for ask in (self.caches.store("local", "c", "v"), self.caches.increase("local", "c", 1)):
-            refused = self.assertRaises(Exception, finished, ask)
+            refused = self.assertRaises(CacheError, finished, ask)
             self.assertEqual(str(refused), "the collection default has 2 keys already")
         finished(self.caches.store("local", "a", "w"))
         self.assertEqual(finished(self.caches.increase("local", "b", 1)), 2)

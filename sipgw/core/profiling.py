@@ -1,0 +1,148 @@
+"""What the process does with its time, told step by step as events (OpenSIPS's ``E_PROFILING_PROC``).
+
+A *session* is one thing that came from outside: a message, a management command, a timer. It has a ``start`` and an ``end``;
+between them each step has an ``enter`` and an ``exit``, with the depth that it leaves. Level 1 tells of messages, 2 of management
+commands too, 3 of timers too; at level 0 nothing is wrapped, and nothing costs anything. A route that waits exits when it has
+ended, which may be after the end of its session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sipgw.core.events import Event
+from sipgw.script.routes import Route
+from sipgw.script.symbols import ROUTE_KEYWORDS, RouteKind
+
+OFF, SIP, EXTRA, FULL = range(4)
+"""The levels: nothing, messages, management commands too, timers too."""
+
+
+class Session:
+    """One session: ``depth`` is how deep it is now."""
+
+    __slots__ = ("_event", "_wall_clock", "depth", "kind", "name", "number")
+
+    def __init__(self, event: Event, wall_clock: Callable[[], float], number: int, name: str, kind: int) -> None:
+        self._event = event
+        self._wall_clock = wall_clock
+        self.number = number
+        self.name = name
+        self.kind = kind
+        self.depth = 0
+
+    def tell(self, verb: str, name: str, depth: int, **more: int | str | None) -> None:
+        """Tell of one step."""
+        now = int(self._wall_clock() * 1_000_000)
+        self._event.emit(
+            sec=now // 1_000_000, usec=now % 1_000_000, session=self.number, verb=verb, name=name, type=self.kind, depth=depth,
+            **more,
+        )
+
+    def enter(self, name: str, file: str, line: int) -> Callable[[int], None]:
+        """Begin a step; whoever ends it calls what this returns, with its status."""
+        self.depth += 1
+        depth = self.depth
+        self.tell("enter", name, depth, file=file, line=line)
+
+        def leave(status: int) -> None:
+            self.depth = depth - 1
+            self.tell("exit", name, depth - 1, file=file, line=line, status=status)
+
+        return leave
+
+
+class Profiling:
+    """The profile of one server. ``set`` wraps the methods of the transaction user and of the commands, or unwraps them."""
+
+    def __init__(self, user: Any, commands: Any, event: Event) -> None:
+        self.level = OFF
+        self._user = user
+        self._commands = commands
+        self._event = event
+        self._last = 0
+        self._session: Session | None = None
+        self._wrapped: list[tuple[Any, str, Any]] = []
+
+    def set(self, level: int) -> None:
+        """Tell of what ``level`` says from now on."""
+        self.level = max(OFF, min(FULL, level))
+        while self._wrapped:
+            owner, name, before = self._wrapped.pop()
+            if before is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
+        if self.level >= SIP:
+            self._wrap(self._user, "take", self._take)
+            self._wrap(self._user, "execute", self._execute)
+        if self.level >= EXTRA:
+            self._wrap(self._commands, "call", self._call)
+        if self.level >= FULL:
+            self._wrap(self._user, "_woken", self._woken)
+
+    def _wrap(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
+        inner = getattr(owner, name)
+        self._wrapped.append((owner, name, vars(owner).get(name)))
+        setattr(owner, name, lambda *arguments, **options: around(inner, *arguments, **options))
+
+    def _begin(self, name: str, kind: int) -> Session:
+        self._last += 1
+        session = Session(self._event, self._user.wall_clock, self._last, name, kind)
+        session.tell("start", name, 0)
+        return session
+
+    def _whole(self, name: str, kind: int, step: str, inner: Callable[..., Any], *arguments: Any) -> Any:
+        """One session around ``inner``, which is its first step."""
+        outer, self._session = self._session, self._begin(name, kind)
+        session = self._session
+        leave = session.enter(step, "", 0)
+        try:
+            return inner(*arguments)
+        finally:
+            leave(0)
+            session.tell("end", name, 0, status=0)
+            self._session = outer
+
+    def _take(self, inner: Callable[..., Any], message: Any, flow: Any) -> Any:
+        return self._whole(f"SIP receiver {flow.socket}", SIP, "receive_msg", inner, message, flow)
+
+    def _woken(self, inner: Callable[..., Any]) -> Any:
+        return self._whole("timer", FULL, "timer", inner)
+
+    def _execute(self, inner: Callable[..., Any], route: Route, run: Any, done: Callable[[Any], None] | None = None) -> Any:
+        """A route is a step of the session in which it begins; one of its own if there is none (an event route)."""
+        name = _label(route)
+        outer = self._session
+        session = self._session = outer or self._begin(name, SIP)
+        leave = session.enter(name, route.file, route.line)
+
+        def ended(result: Any) -> None:
+            leave(result if isinstance(result, int) else 0)
+            if outer is None:
+                session.tell("end", name, 0, status=0)
+            if done is not None:
+                done(result)
+
+        try:
+            return inner(route, run, ended)
+        finally:
+            self._session = outer
+
+    async def _call(self, inner: Callable[..., Any], method: str, params: Any = None) -> Any:
+        name = f"MI {method}"
+        session = self._begin(name, EXTRA)
+        leave = session.enter(method, "", 0)
+        try:
+            return await inner(method, params)
+        finally:
+            leave(0)
+            session.tell("end", name, 0, status=0)
+
+
+def _label(route: Route) -> str:
+    """A route as OpenSIPS's profile calls it, or by its keyword."""
+    if route.kind is RouteKind.REQUEST and route.name == "0":
+        return "request_script"
+    word = ROUTE_KEYWORDS[route.kind]
+    return f"{word}[{route.name}]" if route.name not in ("", "0") else word
