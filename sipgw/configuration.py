@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Any
 
 from sipgw.catalogue import CORE, Catalogue, ModuleMissing, core_modules, find_module
@@ -50,16 +51,19 @@ ELSEWHERE = {
 """Globals without effect, beside the inert ones, where there is more to say than that."""
 
 HONOURED = frozenset(
-    """advertised_address advertised_port debug_mode disable_503_translation disable_core_dump disable_dns_blacklist
-    disable_dns_failover dns_retr_no dns_retr_time dns_servers_no dns_try_ipv6 dns_try_naptr dns_use_search_list
-    enable_asserts event_pkg_threshold event_shm_threshold execdnsthreshold execmsgthreshold log_event_enabled
-    log_event_level_filter log_level log_prefix max_while_loops memdump open_files_limit server_header server_signature
-    stderror_level_filter syslog_enabled syslog_facility syslog_level_filter syslog_name tcp_accept_aliases
-    tcp_connect_timeout tcp_connection_lifetime tcp_keepalive tcp_keepcount tcp_keepidle tcp_keepinterval
-    tcp_max_connections tcp_max_msg_time tcp_no_new_conn_bflag tcp_no_new_conn_rplflag tcp_socket_backlog tos workdir
-    xlog_force_color xlog_level xlog_print_level""".split()
+    """advertised_address advertised_port auto_aliases debug_mode disable_503_translation disable_core_dump
+    disable_dns_blacklist disable_dns_failover dns_retr_no dns_retr_time dns_servers_no dns_try_ipv6 dns_try_naptr
+    dns_use_search_list enable_asserts event_pkg_threshold event_shm_threshold execdnsthreshold execmsgthreshold
+    log_event_enabled log_event_level_filter log_level log_prefix max_while_loops memdump mhomed open_files_limit
+    server_header server_signature stderror_level_filter syslog_enabled syslog_facility syslog_level_filter
+    syslog_name tcp_accept_aliases tcp_connect_timeout tcp_connection_lifetime tcp_keepalive tcp_keepcount
+    tcp_keepidle tcp_keepinterval tcp_max_connections tcp_max_msg_time tcp_no_new_conn_bflag tcp_no_new_conn_rplflag
+    tcp_socket_backlog tos workdir xlog_force_color xlog_level xlog_print_level""".split()
 )
 """Globals that do here what they do in OpenSIPS."""
+
+SOCKET_OPTIONS = frozenset("accept_subdomain allow_proxy_protocol proxy_protocol reuse_port send_proxy_protocol".split())
+"""Words behind a socket that do here what they do in OpenSIPS."""
 
 TOS = {"iptos_lowdelay": 0x10, "iptos_throughput": 0x08, "iptos_reliability": 0x04, "iptos_mincost": 0x02, "iptos_lowcost": 0x02}
 
@@ -158,7 +162,8 @@ class Configuration:
         self.modules: dict[str, Module] = server.modules
         self.settings: dict[str, Any] = server.user.globals
         self.sockets: list[SocketPlan] = []
-        self.aliases: list[tuple[str, int]] = []
+        self.aliases: list[tuple[str, int, bool]] = []
+        """Names that are ours: host, port (0: any), and whether every name below it is too."""
         self.symbols = Symbols()
         self.routes = RouteSet()
 
@@ -278,7 +283,7 @@ class Configuration:
                     continue
                 seen.add(key)
                 self.sockets.append(plan)
-            unknown = node.options - {"reuse_port", "allow_proxy_protocol", "send_proxy_protocol", "proxy_protocol"}
+            unknown = node.options - SOCKET_OPTIONS
             if unknown:
                 self.notes.append(f"{node.pos}: {', '.join(sorted(unknown))} of a socket has no effect in sipgw")
         for name in self.modules:
@@ -289,9 +294,7 @@ class Configuration:
         for bond in config.bonds:
             self.fault(bond, "sipgw has no bonds of sockets")
         for alias in config.aliases:
-            self.aliases.append((alias.host, alias.port))
-            if alias.accept_subdomain:
-                self.notes.append(f"{alias.pos}: accept_subdomain has no effect in sipgw: list the subdomains")
+            self.aliases.append((alias.host, alias.port, alias.accept_subdomain))
 
     def _plans(self, node: Socket) -> Iterator[SocketPlan]:
         transport = node.protocol
@@ -299,11 +302,16 @@ class Configuration:
         if protocol is None or transport not in TRANSPORTS:
             return
         default = getattr(protocol, f"{transport}_port")
-        hosts = self._addresses(node)
+        hosts, name = self._addresses(node)
+        subdomains = "accept_subdomain" in node.options
         settings = self.settings
         tos = node.tos if node.tos is not None else _tos(settings["tos"])
         for first, last in node.ports or ((default, default),):
             for port in range(first, last + 1):
+                if name:
+                    self.aliases.append((name, port, subdomains))
+                if subdomains and node.advertised_host:
+                    self.aliases.append((node.advertised_host, node.advertised_port or port, True))
                 for host in hosts:
                     yield SocketPlan(
                         transport,
@@ -315,29 +323,28 @@ class Configuration:
                         tos,
                     )
 
-    def _addresses(self, node: Socket) -> list[str]:
-        """The IP addresses that the host of a socket stands for."""
+    def _addresses(self, node: Socket) -> tuple[list[str], str]:
+        """The IP addresses that the host of a socket stands for, and the host itself if it is a name of this machine."""
         host = node.host
         if host == "*":
-            return interface_addresses()
+            return interface_addresses(), ""
         if host in ("0.0.0.0", "::"):
-            return [a for a in interface_addresses() if (":" in a) is (host == "::")]
+            return [a for a in interface_addresses() if (":" in a) is (host == "::")], ""
         refused = refusal(host)
         if not refused:
-            return [host]
+            return [ip_address(host).compressed], ""
         if refused != "is not an IP address":
             self.fault(node, f"sipgw cannot listen on {host}: it {refused}")
-            return []
+            return [], ""
         found = interface_addresses(host)
         if found:
-            return found
+            return found, ""
         try:
             info = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
         except OSError as error:
             self.fault(node, f"{host} is neither an address nor an interface, and has no address: {error.strerror or error}")
-            return []
-        self.aliases.append((host, 0))
-        return [str(info[0][4][0])]
+            return [], ""
+        return [str(info[0][4][0])], host
 
     # ---- blacklists ----
 

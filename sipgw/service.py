@@ -40,6 +40,7 @@ from sipgw.script.routes import Route, RouteSet
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind, Symbols
 from sipgw.statistics import Statistics
+from sipgw.transport.addresses import Sources, names_of
 from sipgw.transport.resolver import Resolver
 from sipgw.transport.stream import StreamSocket
 from sipgw.transport.udp import UdpSocket
@@ -171,8 +172,10 @@ class SipServer(Service):
         self.configuration.build()
         for module in self.modules.values():
             self._commands.add(module)
-        for host, port in self.configuration.aliases:
-            self.user.add_alias(host, port)
+        for host, port, subdomains in self.configuration.aliases:
+            self.user.add_alias(host, port, subdomains=subdomains)
+        if self.settings["mhomed"]:
+            self.user.source_of = Sources(self.user.clock).toward
         self.user.routes = self.configuration.routes
         self.user.events.follow(self.user.routes)
 
@@ -192,6 +195,8 @@ class SipServer(Service):
             self.sockets.clear()
         for each in self.sockets:
             self.user.add_socket(each)
+            for name in names_of(each.host) if self.settings["auto_aliases"] else ():
+                self.user.add_alias(name, each.port)
         self.resolver = Resolver(self.user, self.reactor, servers=self.name_servers)
         self.user.resolve = self.resolver.resolve
         self.user.resolve_host = self.resolver.resolve_host

@@ -197,7 +197,29 @@ class BuildTests(ConfigurationTestCase):
         self.assertFalse([text for text in found if "::" in text])
         found, configuration = self.sockets("socket = udp:localhost:5070")
         self.assertIn(found, (["udp:127.0.0.1:5070"], ["udp:::1:5070"]))
-        self.assertTrue(configuration.server.user.is_myself("LOCALHOST"))
+        user = configuration.server.user
+        self.assertTrue(user.is_myself("LOCALHOST"))
+        self.assertEqual([user.is_myself("localhost", port) for port in (5070, 5060)], [True, False])
+        found, _ = self.sockets("socket = udp:[0:0:0:0:0:0:0:1]:5070")
+        self.assertEqual(found, ["udp:::1:5070"])
+
+    def test_subdomains(self):
+        """With accept_subdomain an alias, or the name of a socket, stands for all names below it too."""
+        _, configuration = self.sockets(
+            'alias = "example.org" accept_subdomain',
+            "socket = udp:localhost:5070 accept_subdomain",
+            "socket = udp:127.0.0.1:5071 as sip.example.net accept_subdomain",
+        )
+        user = configuration.server.user
+        for host, port, ours in (
+            ("a.example.org", 5999, True),
+            ("aexample.org", 0, False),
+            ("a.localhost", 5070, True),
+            ("a.localhost", 5071, False),
+            ("a.sip.example.net", 5071, True),
+            ("a.sip.example.net", 5070, False),
+        ):
+            self.assertEqual(user.is_myself(host, port), ours, (host, port))
 
     def test_advertised(self):
         """``as`` names what a socket advertises; the globals do for those without."""

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw import service
 from sipgw.configuration import reading_of
 from sipgw.exports import Module, every
 from sipgw.options import Options, install_reactor
@@ -101,6 +102,12 @@ class Reactor(Clock):
         """Count it."""
         self.stops += 1
 
+    def removeReader(self, _reader: Any) -> None:
+        """Nothing is read here."""
+
+    def removeWriter(self, _writer: Any) -> None:
+        """Nor written."""
+
 
 class LifeTests(SynchronousTestCase):
     """Start and stop, on a fake clock."""
@@ -114,6 +121,17 @@ class LifeTests(SynchronousTestCase):
         self.assertEqual([f.render() for f in server.configuration.faults], [])
         self.slow = server.modules["slow"] = Slow(server)
         return server
+
+    def test_auto_aliases(self):
+        """With auto_aliases the names that the DNS has for our addresses are ours, at the ports of the sockets."""
+        for setting, ours in (("auto_aliases = yes", True), ("", False)):
+            server = self.make(SCRIPT.replace("socket = udp:127.0.0.1:5070", f"{setting}\nsocket = udp:127.0.0.1:0"))
+            self.patch(service, "names_of", lambda host: [f"name-of-{host}"])
+            server.bind()
+            [bound] = server.sockets
+            self.addCleanup(bound.stop)
+            found = [server.user.is_myself("name-of-127.0.0.1", port) for port in (bound.port, 0, bound.port ^ 1)]
+            self.assertEqual(found, [ours, ours, False])
 
     def run_coroutine(self, coroutine):
         """Begin a coroutine; its Deferred."""

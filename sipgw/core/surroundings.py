@@ -63,7 +63,9 @@ class Surroundings:
         self.connections: Any = None
         """The connections of all sockets that are not UDP (``transport.connections``); None where there is no such socket."""
         self.aliases: set[tuple[str, int]] = set()
-        """Names that are ours too: (host in lower case, port or 0 for any)."""
+        """Names that are ours too: (host in lower case, port or 0 for any); ".example.org" stands for all below it."""
+        self.source_of: Callable[[str], str] | None = None
+        """With ``mhomed``: from which address the kernel would send to another one, "" if it cannot be reached."""
         self.arguments: dict[str, str] = {}
         self.started = wall_clock()
         self.pid = getpid()
@@ -81,9 +83,11 @@ class Surroundings:
         self.sockets.append(socket)
         self._myself.clear()
 
-    def add_alias(self, host: str, port: int = 0) -> None:
-        """Answer to ``host`` as well, at ``port`` or at any."""
+    def add_alias(self, host: str, port: int = 0, *, subdomains: bool = False) -> None:
+        """Answer to ``host`` as well, at ``port`` or at any; with ``subdomains`` also to every name below it."""
         self.aliases.add((_plain(host), port))
+        if subdomains:
+            self.aliases.add((f".{_plain(host)}", port))
         self._myself.clear()
 
     def is_myself(self, host: str, port: int = 0) -> bool:
@@ -97,13 +101,13 @@ class Surroundings:
         return known
 
     def _is_myself(self, host: str, port: int) -> bool:
-        for socket in self.sockets:
-            for ours, at in ((socket.host, socket.port), (socket.advertised_host, socket.advertised_port)):
-                if host == _plain(ours) and port in (0, at):
-                    return True
-        if (host, 0) in self.aliases:
+        if any(_is_at(socket, host, port) for socket in self.sockets):
             return True
-        return any(host == alias and port in (0, at) for alias, at in self.aliases)
+        for alias, at in self.aliases:
+            if port in (0, at) or not at:
+                if host == alias or (alias.startswith(".") and host.endswith(alias)):
+                    return True
+        return False
 
     def find_socket(self, text: str) -> Socket | None:
         """The socket that ``proto:host:port`` (or a part of it) names, by its address or its advertised one, or its tag."""
@@ -117,16 +121,28 @@ class Surroundings:
         for socket in self.sockets:
             if transport and socket.transport != transport.lower():
                 continue
-            if host in (_plain(socket.host), _plain(socket.advertised_host)) and port in (0, socket.port, socket.advertised_port):
+            if _is_at(socket, host, port):
                 return socket
         return None
 
     def default_socket(self, transport: str = "udp", ipv6: bool = False) -> Socket | None:
-        """The first socket of ``transport`` and address family."""
+        """The first socket of ``transport`` and address family whose address others can reach; else the first on loopback."""
+        found = None
         for socket in self.sockets:
             if socket.transport == transport and (":" in socket.host) == ipv6:
-                return socket
-        return None
+                if socket.host != "::1" and not socket.host.startswith("127."):
+                    return socket
+                found = found or socket
+        return found
+
+    def socket_toward(self, transport: str, host: str, came: Socket | None) -> Socket | None:
+        """With ``mhomed``: a socket at the address from which the kernel would send to ``host``, ``came`` if it is one."""
+        if self.source_of is None:
+            return None
+        source = self.source_of(host)
+        if came is not None and (came.transport, came.host) == (transport, source):
+            return came
+        return next((socket for socket in self.sockets if (socket.transport, socket.host) == (transport, source)), None)
 
     def next_hop(self, text: str) -> NextHop:
         """Where the URI ``text`` leads; ``MalformedMessage`` if nowhere.
@@ -145,10 +161,24 @@ def _mask(flags: FlagNames, name: str | None) -> int:
 
 
 def _plain(host: str) -> str:
-    """``host`` in lower case and without the brackets of an IPv6 reference."""
+    """``host`` in lower case, an IPv6 address without brackets and as short as it can be (RFC 5952)."""
     if host.startswith("["):
         host = host[1:-1]
+    if ":" in host:
+        try:
+            return ip_address(host).compressed
+        except ValueError:
+            pass
     return host.lower()
+
+
+def _is_at(socket: Socket, host: str, port: int) -> bool:
+    """Whether ``socket`` is at ``host`` and ``port`` (0: any).
+
+    COMPAT: its address may come with its advertised port and the other way round (is_myself, as OpenSIPS answers it)."""
+    if port not in (0, socket.port, socket.advertised_port):
+        return False
+    return host == socket.host or (socket.advertised_host != "" and host == _plain(socket.advertised_host))
 
 
 def _host_port(text: str) -> tuple[str, int]:
@@ -160,7 +190,7 @@ def _host_port(text: str) -> tuple[str, int]:
         host, _, port = text.partition(":")
     else:
         host, port = text, ""
-    return host.lower(), int(port) if port.isascii() and port.isdigit() else 0
+    return _plain(host), int(port) if port.isascii() and port.isdigit() else 0
 
 
 def _next_hop(text: str) -> NextHop:

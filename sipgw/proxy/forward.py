@@ -82,18 +82,17 @@ def next_flow(run: Run, targets: list[Target]) -> Flow:
 def flow_to(run: Run, transport: str, host: str, port: int) -> Flow:
     """The flow from the right socket of ours to an IP address; ``NoWay`` if nothing can or may be sent there."""
     user: TransactionUser = run.user
-    ipv6 = ":" in host
-    socket = run.send_socket
-    if socket is None and run.flow is not None:
-        socket = run.flow.socket
-        if socket.transport != transport or (":" in socket.host) != ipv6:
-            socket = None
+    socket = None if run.flow is None else run.flow.socket
+    if (
+        socket is None
+        or run.send_socket is not None
+        or user.source_of is not None
+        or socket.transport != transport
+        or (":" in socket.host) != (":" in host)
+    ):
+        socket = _socket_toward(run, transport, host)
     if socket is None:
-        socket = user.default_socket(transport, ipv6)
-    elif socket.transport != transport:
-        socket = _closest(user, socket, transport) or user.default_socket(transport, ipv6)
-    if socket is None:
-        user.log_rarely(("socket", transport, ipv6), -1, f"no {transport} socket from which to reach {host}:{port}")
+        user.log_rarely(("socket", transport, ":" in host), -1, f"no {transport} socket from which to reach {host}:{port}")
         raise NoWay(*NO_SOCKET)
     flow: Flow = socket.flow(host, port)
     if flow.refused:
@@ -110,6 +109,28 @@ def flow_to(run: Run, transport: str, host: str, port: int) -> Flow:
         user.log_rarely(("connection", host), 1, f"no connection to {host}:{port}, and none is opened for this request")
         raise NoWay(*NO_SOCKET)
     return flow
+
+
+def _socket_toward(run: Run, transport: str, host: str) -> Socket | None:
+    """The socket of ours from which to send to an IP address: the forced one, or the closest to it that can; else the one that
+    ``mhomed`` finds; else where the message came in, if that can; else the default one."""
+    user: TransactionUser = run.user
+    ipv6 = ":" in host
+    forced: Socket | None = run.send_socket
+    if forced is not None:
+        if forced.transport != transport:
+            forced = _closest(user, forced, transport)
+        if forced is not None and (":" in forced.host) == ipv6:
+            return forced
+    came: Socket | None = None if run.flow is None else run.flow.socket
+    if transport == "udp":
+        # COMPAT: for UDP alone; over connections it could miss the one that a phone behind NAT has opened
+        found = user.socket_toward(transport, host, came)
+        if found is not None:
+            return found
+    if came is not None and came.transport == transport and (":" in came.host) == ipv6:
+        return came
+    return user.default_socket(transport, ipv6)
 
 
 def _closest(user: TransactionUser, socket: Socket, transport: str) -> Socket | None:

@@ -313,7 +313,7 @@ def set_flag(run: Run, name: str, value: Value) -> bool:
 # ---- sockets ----
 
 SOCKET_FIELDS: dict[str, Callable[[Any], Value]] = {
-    "ip": lambda socket: socket.host,
+    "ip": lambda socket: f"[{socket.host}]" if ":" in socket.host else socket.host,
     "port": lambda socket: socket.port,
     "proto": lambda socket: socket.transport,
     "advertised_ip": lambda socket: socket.advertised_host or None,

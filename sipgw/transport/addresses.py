@@ -10,6 +10,7 @@ import fcntl
 import ipaddress
 import socket
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 
 _SIOCGIFCONF = 0x8912
@@ -73,3 +74,50 @@ def refusal(host: str) -> str:
         if address.packed[0] == 0:
             return "is in 0.0.0.0/8, this network"
     return ""
+
+
+class Sources:
+    """From which of our addresses the kernel would send, by destination (``mhomed``).
+
+    To connect a UDP socket sends nothing, but makes the kernel choose. What it chose is remembered for ``KEPT`` seconds, since
+    routes change, and for ``MOST`` destinations."""
+
+    KEPT = 10.0
+    MOST = 4096
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._known: dict[str, tuple[float, str]] = {}
+
+    def toward(self, host: str) -> str:
+        """Our address toward ``host``, an IP address without brackets; empty if there is no route."""
+        now = self.clock()
+        known = self._known.get(host)
+        if known is not None and now < known[0]:
+            return known[1]
+        if len(self._known) >= self.MOST:
+            self._known.clear()
+        source = _source(host)
+        self._known[host] = (now + self.KEPT, source)
+        return source
+
+
+def _source(host: str) -> str:
+    """What the kernel chooses now."""
+    if refusal(host):
+        return ""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def names_of(host: str) -> list[str]:
+    """The names that an address of ours has by reverse look-up (``auto_aliases``); this may take as long as the DNS does."""
+    try:
+        name, others, _ = socket.gethostbyaddr(host)
+    except OSError:
+        return []
+    return [each for each in (name, *others) if refusal(each) == "is not an IP address"]

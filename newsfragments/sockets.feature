@@ -1,0 +1,1 @@
+Several sockets: `mhomed`, `auto_aliases` and `accept_subdomain` work; without a hint a request leaves by the first socket that is not on loopback; a forced socket of the wrong address family gives way to one that can send; an advertised address counts as ours with either port; `$socket_in(ip)` has brackets around an IPv6 address, as in OpenSIPS.
