@@ -239,15 +239,16 @@ class TransactionUser(Surroundings):
         self.bad_headers.value += 1
         run = Run(message, RouteKind.ERROR, flow, self.clock(), self)
         run.error = error
+        if "via" in message.names:
+            try:
+                stamp_via(message, flow.host, flow.port)
+            except MalformedMessage:
+                pass  # it goes back as it came
         if self.routes.error is not None:
             self.execute(self.routes.error, run)
         elif message.method == "ACK" or "via" not in message.names:
             self.drop_requests.value += 1
         else:
-            try:
-                stamp_via(message, flow.host, flow.port)
-            except MalformedMessage:
-                pass  # it goes back as it came
             self.reply(run, error.status, error.reason)
 
     # -- actions
@@ -455,9 +456,9 @@ class TransactionUser(Surroundings):
         body: bytes = b"",
         content_type: str = "",
     ) -> None:
-        """Answer ``run.message`` without a transaction (RFC 3261 8.2.7, 16.11); an ACK is never answered."""
+        """Answer ``run.message`` without a transaction (RFC 3261 8.2.7, 16.11); an ACK, or what has no Via, is never answered."""
         request = run.message
-        if not isinstance(request, Request) or request.method == "ACK" or run.flow is None:
+        if not isinstance(request, Request) or request.method == "ACK" or run.flow is None or "via" not in request.names:
             return
         data = self.make_reply(
             run, status, reason, to_tag=to_tag, headers=headers, body=body, content_type=content_type
