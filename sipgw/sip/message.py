@@ -33,6 +33,10 @@ METHODS: Final = frozenset({
 
 _REQUIRED: Final = frozenset({"via", "from", "to", "call-id", "cseq"})
 _USUAL_NUMBERS: Final = {f" {number}": number for number in range(256)}
+_USUAL_SECONDS: Final = {
+    f" {seconds}": seconds
+    for seconds in (0, 30, 60, 90, 120, 180, 240, 300, 600, 900, 1200, 1800, 3600, 7200, 86400)
+}
 _MOST: Final = "Max-Forwards: 70"  # with which nearly every request leaves its client
 _STATUS: Final = {f"{code}": code for code in range(100, 700)}
 
@@ -241,10 +245,9 @@ class Message:
             return None
         index = names.index("expires")
         text = self.lines[index].partition(":")[2]
-        if len(text) < 9 and text[:1] == " " and text.isascii() and text[1:].isdigit():
-            seconds = int(text)
-            if seconds <= self.limits.expires:
-                return seconds
+        known = _USUAL_SECONDS.get(text)
+        if known is not None and known <= self.limits.expires:
+            return known
         return self._number(self.value(index), self.limits.expires, "Expires")
 
     @property

@@ -214,8 +214,8 @@ class UdpSocket:
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """The name of this socket in Twisted's own log lines."""
-        return str(self)
+        """The name in Twisted's own log lines, which are few; the reactor asks at each wake-up."""
+        return "udp"
 
     def doRead(self) -> None:
         """Hand over what has arrived, up to ``DRAIN`` datagrams."""

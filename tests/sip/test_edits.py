@@ -189,12 +189,12 @@ class FirstValueTests(SynchronousTestCase):
 class AnyTests(SynchronousTestCase):
     """Tests of edits as they come."""
 
-    @settings(max_examples=150, derandomize=True, deadline=None)
-    @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5), st.integers(0, 12), st.integers(0, 12)), max_size=8))
-    def test_readable(self, steps: list[tuple[int, int, int, int]]) -> None:
-        """Whatever is edited, what is written is a message with every inserted header in it."""
+    STEPS = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 5), st.integers(0, 12), st.integers(0, 12)), max_size=8)
+
+    @staticmethod
+    def edited(steps: list[tuple[int, int, int, int]]) -> tuple[EditList, int]:
+        """The edits that ``steps`` stand for, and how many headers they insert."""
         edits = NO_EDITS
-        inserted = 0
         for kind, line, start, end in steps:
             if kind == 0:
                 edits = edits.delete(line)
@@ -206,10 +206,31 @@ class AnyTests(SynchronousTestCase):
                 edits = edits.append("N: 1")
             elif kind == 4:
                 edits = edits.delete_span(4, 3 + min(start, end) % 8, 3 + max(start, end) % 8)
-            else:
+            elif kind == 5:
                 edits = edits.body(b"x" * start)
-            inserted += kind in (1, 2, 3)
+            else:
+                edits = edits.replace(line, "R: 1")
+        return edits, sum(kind in (1, 2, 3) for kind, *_ in steps)
+
+    @settings(max_examples=150, derandomize=True, deadline=None)
+    @given(STEPS)
+    def test_readable(self, steps: list[tuple[int, int, int, int]]) -> None:
+        """Whatever is edited, what is written is a message with every inserted header in it."""
+        edits, inserted = self.edited(steps)
         again = parse(write(message(), edits))
         self.assertEqual(len(again.positions("N")), inserted)
         if edits.new_body is not None:
             self.assertEqual(again.body, edits.new_body)
+
+    @settings(max_examples=150, derandomize=True, deadline=None)
+    @given(STEPS)
+    def test_relayed(self, steps: list[tuple[int, int, int, int]]) -> None:
+        """A Via and a start line given to ``write``, and ``write_popped``, are what the edits that they spare would do."""
+        edits, _ = self.edited(steps)
+        start, via = "INVITE sip:c SIP/2.0", "Via: SIP/2.0/UDP z\r\nRoute: <sip:z;lr>"
+        by_edits = write(message(), edits.first_line(start).insert_before(1, via))
+        self.assertEqual(write(message(), edits, start=start, via=via), by_edits)
+        for lines in (LINES, [LINES[0], *LINES[2:]]):
+            popped = write(message(lines), remove_first_value(NO_EDITS, message(lines), "via"))
+            self.assertEqual(write_popped(message(lines), NO_EDITS), popped)
+        self.assertEqual(write_popped(message(), edits), write(message(), remove_first_value(edits, message(), "via")))

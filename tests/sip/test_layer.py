@@ -683,6 +683,20 @@ class ServerMatchingTests(LayerTests):
         self.assertEqual(self.layer.in_use, 1)
         self.assertIs(self.layer.accept(tx.request, UDP, 0.0), tx)
 
+    def test_knows(self):
+        """What the layer does not know it would deliver, and do nothing else; what it would absorb it knows."""
+        self.accept()
+        for data in (
+            request_bytes(), request_bytes(branch="z9hG4bKb"), request_bytes(sent_by="192.0.2.8:5070"), request_bytes("ACK"),
+            request_bytes("CANCEL"), request_bytes("MESSAGE"), request_bytes(branch="old"), request_bytes(branch="z9hG4bK"),
+        ):
+            message = read_request(data)
+            known = self.layer.knows(message)
+            delivered = self.layer.receive(message, UDP, 0.0) == [Deliver(message, UDP, None)]
+            self.assertTrue(known or delivered, data)
+            if message.method != "ACK" and (message.via.branch or "").startswith("z9hG4bK") and message.via.branch != "z9hG4bK":
+                self.assertEqual(known, not delivered, data)
+
     def test_legacy(self):
         """Without the magic cookie, or with the cookie alone, the whole of RFC 2543's rule decides."""
         for branch in ("", "1", "z9hG4bK"):

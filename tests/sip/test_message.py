@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.sip import message as message_module
 from sipgw.sip.edits import NO_EDITS, write
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.limits import Limits
@@ -317,6 +318,27 @@ class StampTests(SynchronousTestCase):
         ):
             self.assertEqual(self.stamped(via), expected)
 
+    def test_usual(self) -> None:
+        """The usual Via is read and stamped by a short way, to the same end as the long one (which two blanks lead to)."""
+        for text in (
+            "SIP/2.0/UDP a;branch=b", "SIP/2.0/UDP 192.0.2.9;branch=b", "SIP/2.0/UDP a:5070;branch=b;rport",
+            "SIP/2.0/TCP a:65535;branch=z9hG4bK.1;rport", "SIP/2.0/UDP a;branch=b;rport, SIP/2.0/UDP b;branch=c;rport",
+        ):
+            results = []
+            for blanks in ("", " "):
+                message = request(f"Via: {blanks}{text}", drop="Via")
+                self.assertEqual(message.via.asks_rport is None, bool(blanks))
+                stamp_via(message, "192.0.2.9", 4000)
+                via = message.via
+                stamped = message.lines[message.names.index("via")].partition(":")[2].strip()
+                results.append((stamped, str(via), via.branch, via.port, via.params, via.rport, via.received, len(message.vias)))
+            self.assertEqual(results[0], results[1])
+
+    def test_port_too_high(self) -> None:
+        """A port of five digits may be none."""
+        with self.assertRaises(MalformedMessage):
+            request("Via: SIP/2.0/UDP a:65536;branch=b;rport", drop="Via").check()
+
     def test_nothing_from_the_sender_is_believed(self) -> None:
         """A received or rport that the sender wrote is overwritten, however it is hidden."""
         for via in (
@@ -353,3 +375,29 @@ class StampTests(SynchronousTestCase):
     def test_bad_via(self) -> None:
         """A Via that cannot be read cannot be stamped."""
         self.assertRaises(MalformedMessage, stamp_via, request(Via="x"), "192.0.2.9", 1)
+
+
+class KnownTests(SynchronousTestCase):
+    """What is remembered of the values of From, To and CSeq."""
+
+    def test_same(self) -> None:
+        """A value seen again is the same object; it is that of its own text."""
+        one, other = request(), request(CSeq="1 INVITE", To="<sip:bob@b.example>;tag=2")
+        one.check()
+        other.check()
+        self.assertIs(one.from_, other.from_)
+        self.assertIs(one.cseq, other.cseq)
+        self.assertEqual((one.to_tag, other.to_tag), (None, "2"))
+
+    def test_bounds(self) -> None:
+        """Not more than ``MAX_KNOWN`` are remembered, none that is long, and none that is malformed."""
+        self.patch(message_module, "MAX_KNOWN", 3)
+        for number in range(10):
+            request(From=f"<sip:a@a.example>;tag={number}", CSeq=f"{number} INVITE").check()
+        self.assertLessEqual(len(message_module._known_addresses), 4)
+        self.assertLessEqual(len(message_module._known_cseqs), 3)
+        message_module._known_addresses.clear()
+        request(From=f"<sip:{'a' * 300}@a.example>;tag=1", To=f"<sip:{'b' * 300}@a.example>").check()
+        with self.assertRaises(MalformedMessage):
+            request(From="<sip:a@a.example>;tag=1;tag=2").check()
+        self.assertEqual([text for text in message_module._known_addresses if "tag" in text], [])
