@@ -33,7 +33,7 @@ The name of the entry point is what ``loadmodule`` says; the class needs no ``na
 UNSPELLABLE = {"rtp_io": "rtp.io"}
 """Files whose module has a name that no Python file can have."""
 
-CORE = ("core", "core_blacklists", "core_cachedb", "core_events", "core_mi", "core_process", "core_status")
+CORE = ("core", "core_blacklists", "core_cachedb", "core_events", "core_mi", "core_process", "core_status", "core_trace")
 """The files of what every script has without loading anything; no ``loadmodule`` names them."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -194,7 +194,7 @@ def exports() -> dict[str, Any]:
 
 
 def core_statistics() -> list[str]:
-    """The statistics that every server has, ``group:name``; ``*`` stands for the number of the process, as OpenSIPS lists them."""
+    """The statistics that every server has, ``group:name``; ``*`` stands for the number of the process, as OpenSIPS has it."""
     statistics = Statistics()
     never: Any = None
     user = TransactionUser(float, float, _no_log, {}, statistics, never)

@@ -88,6 +88,10 @@ class Colours:
         written = {node.target.name for route in config.routes for node in walk(route) if isinstance(node, nodes.Assign)}
         self.own_xlog_level = "xlog_level" in written
         self.own_log_level = "log_level" in written
+        self.traces = any(
+            isinstance(node, nodes.Call) and node.name == "script_trace" for route in config.routes for node in walk(route)
+        )
+        """Whether each step may be logged: only a script that calls ``script_trace`` pays for it."""
         self.any_params = any(isinstance(node, nodes.Launch) for route in config.routes for node in walk(route))
         """Whether a route may be called with parameters although it reads none: by a name known only at run time, or launched."""
         for colour in self.routes.values():

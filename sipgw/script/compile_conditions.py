@@ -135,6 +135,23 @@ class Conditions(Values):
         self.emit(pieces.when(goes_on, [*inner, pieces.store(kept, right)]))
         return name(kept), fails
 
+    # ---- script_trace ----
+
+    def trace(self, what: str, pos: nodes.Pos) -> None:
+        """Log that ``what`` comes next, if the script may be traced."""
+        if self.unit.colours.traces:
+            where = (constant(pos.file), constant(pos.line))
+            self.emit(pieces.do(call(self.use(runtime.traced), name("run"), *where, constant(what))))
+
+    def trace_call(self, node: nodes.Call | nodes.RouteCall | nodes.Log | nodes.Xlog) -> None:
+        """Log that a call comes next."""
+        if isinstance(node, nodes.Call):
+            self.trace(f"module {node.name}", node.pos)
+        elif isinstance(node, nodes.RouteCall):
+            self.trace(f"route {node.name if isinstance(node.name, str) else '$'}", node.pos)
+        else:
+            self.trace("core log" if isinstance(node, nodes.Log) else "core xlog", node.pos)
+
     # ---- calls of functions ----
 
     def function(self, node: nodes.Call) -> Function:
@@ -186,6 +203,10 @@ class Conditions(Values):
 
     def _call_test(self, node: nodes.Call | nodes.RouteCall | nodes.Log | nodes.Xlog) -> ast.expr:
         """A call as condition."""
+        self.trace_call(node)
+        return self._tested_call(node)
+
+    def _tested_call(self, node: nodes.Call | nodes.RouteCall | nodes.Log | nodes.Xlog) -> ast.expr:
         if isinstance(node, nodes.Log | nodes.Xlog):
             self.write_log(node)
             return constant(True)
@@ -203,11 +224,12 @@ class Conditions(Values):
 
     def code(self, node: nodes.Call | nodes.RouteCall | nodes.Log | nodes.Xlog) -> ast.expr:
         """The return code of a call, as a number."""
+        self.trace_call(node)
         if isinstance(node, nodes.Log | nodes.Xlog):
             self.write_log(node)
             return constant(1)
         if isinstance(node, nodes.Call) and self.function(node).returns != "int":
-            return pieces.either(self._call_test(node), constant(1), constant(-1))
+            return pieces.either(self._tested_call(node), constant(1), constant(-1))
         return name(self.kept_code(node))
 
     # ---- calls of routes ----

@@ -16,6 +16,34 @@ from sipgw.script.compile_values import refuse
 from sipgw.script.pieces import call, constant, name
 from sipgw.script.symbols import RouteKind
 
+STEPS: dict[type[nodes.Node], str] = {
+    nodes.If: "core if",
+    nodes.While: "core while",
+    nodes.For: "core for-each",
+    nodes.Switch: "core switch",
+    nodes.Break: "core break",
+    nodes.Return: "core return",
+    nodes.Exit: "core exit",
+    nodes.Drop: "core drop",
+    nodes.Log: "core log",
+    nodes.Xlog: "core xlog",
+    nodes.Error: "core error",
+    nodes.Assert: "core assert",
+}
+"""What ``script_trace`` calls statements, as OpenSIPS does; those that are not here say more."""
+ASSIGNMENTS = {
+    "=": "equal",
+    ":=": "colon-eq",
+    "+=": "plus-eq",
+    "-=": "minus-eq",
+    "*=": "mult-eq",
+    "/=": "div-eq",
+    "%=": "modulo-eq",
+    "&=": "b-and-eq",
+    "|=": "b-or-eq",
+    "^=": "b-xor-eq",
+}
+"""And assignments."""
 OPERATORS = {"+=": "+", "-=": "-", "*=": "*", "/=": "/", "%=": "%", "&=": "&", "|=": "|", "^=": "^"}
 
 
@@ -41,8 +69,21 @@ class Statements(Conditions):
         """One statement."""
         self.pos = self.at(node.pos)
         self._temps = {key: count for key, count in self._temps.items() if key in ("case", "index", "item")}
+        if self.unit.colours.traces:
+            self._trace_step(node)
         write: Callable[[Any, bool], None] = getattr(self, f"visit_{type(node).__name__}")
         write(node, tail)
+
+    def _trace_step(self, node: nodes.Statement) -> None:
+        """Log that a statement comes next; an assignment does it itself, when its value is there."""
+        if isinstance(node, nodes.Call | nodes.RouteCall):
+            self.trace_call(node)
+        elif isinstance(node, nodes.Async):
+            self.trace(f"async {node.call.name}", node.pos)
+        elif isinstance(node, nodes.Launch):
+            self.trace(f"launch {node.call.name}", node.pos)
+        elif type(node) in STEPS:
+            self.trace(STEPS[type(node)], node.pos)
 
     def done(self, tail: bool, code: int = 1) -> None:
         """Note the code that a statement leaves behind."""
@@ -88,6 +129,7 @@ class Statements(Conditions):
         else:
             fails |= self.may_fail(node.value)
             value = self.value(node.value)
+        self.trace(f"assign {ASSIGNMENTS[node.op]}", node.pos)
         if node.op in OPERATORS:
             value = call(self.use(values.change), name("run"), constant(OPERATORS[node.op]), self.variable(target), value)
         if fails:
@@ -230,6 +272,7 @@ class Statements(Conditions):
             made = self.body(body[:-1], False)
             if not pieces.leaves(made):
                 outer, self.block = self.block, made
+                self.trace("core break", body[-1].pos)
                 self.done(tail, runtime.BROKEN)
                 self.block = outer
         else:

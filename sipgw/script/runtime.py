@@ -18,6 +18,7 @@ from sipgw.sip.message import Request, Response
 if TYPE_CHECKING:
     from sipgw.script.routes import Route
     from sipgw.script.run import Value
+    from sipgw.script.symbols import RouteKind
 
 MAX_DEPTH: Final = 99
 """How deep routes may call routes below the top one."""
@@ -95,6 +96,27 @@ def event_param(run: Run, key: Value) -> Value:
             return found
         params = tuple(params.values())
     return param(params, key)
+
+
+TRACE = "script_trace"
+"""Under this name ``run.context`` keeps what ``script_trace`` asked for."""
+
+
+class Trace(NamedTuple):
+    """A trace that is on: for routes of ``kind`` (of a message's other routes it is off), lines of ``level``."""
+
+    kind: RouteKind
+    level: int
+    format: Callable[[Run], str]
+    info: str
+
+
+def traced(run: Run, file: str, line: int, what: str) -> None:
+    """Log one step of the script, if it is traced."""
+    trace: Trace | None = None if run.context is None else run.context.get(TRACE)
+    if trace is not None and trace.kind is run.kind and run.user.log_level >= trace.level:
+        info = f"[{trace.info}]" if trace.info else ""
+        run.user.log(trace.level, f"[Script Trace][{file}:{line}]{info}[{what}] -> ({trace.format(run)})")
 
 
 def returned(run: Run, number: Value) -> Value:

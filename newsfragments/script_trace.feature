@@ -1,0 +1,1 @@
+script_trace logs each step of a script; scripts without it cost nothing more.
