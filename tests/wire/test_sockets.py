@@ -201,6 +201,12 @@ class NetworkTests(SocketTestCase):
         inside, outside = f"udp:{HOST}:{self.port}", f"udp:{self.outside}:{self.port}"
         self.assertEqual(found, [[(outside, True), (inside, True)], [(inside, True), (outside, True)]])
 
+    def test_no_socket_there(self):
+        """With mhomed, and no socket at the address that the kernel would use, the one where the request came in serves."""
+        self.serve("udp:127.0.0.1:{port}", settings="mhomed = yes\n")
+        invite = self.call(self.phone(HOST), self.phone(self.outside))
+        self.assertEqual(self.routes(invite), [(f"udp:{HOST}:{self.port}", False)])
+
     def test_not_mhomed(self):
         """Without it, by the one where it came in."""
         found = self.leaves("")
