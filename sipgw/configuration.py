@@ -55,10 +55,10 @@ HONOURED = frozenset(
     disable_dns_blacklist disable_dns_failover dns_retr_no dns_retr_time dns_servers_no dns_try_ipv6 dns_try_naptr
     dns_use_search_list enable_asserts event_pkg_threshold event_shm_threshold execdnsthreshold execmsgthreshold
     log_event_enabled log_event_level_filter log_level log_prefix max_while_loops memdump mhomed open_files_limit
-    server_header server_signature stderror_level_filter syslog_enabled syslog_facility syslog_level_filter
-    syslog_name tcp_accept_aliases tcp_connect_timeout tcp_connection_lifetime tcp_keepalive tcp_keepcount
-    tcp_keepidle tcp_keepinterval tcp_max_connections tcp_max_msg_time tcp_no_new_conn_bflag tcp_no_new_conn_rplflag
-    tcp_socket_backlog tos workdir xlog_force_color xlog_level xlog_print_level""".split()
+    restart_persistency_cache_file server_header server_signature stderror_level_filter syslog_enabled syslog_facility
+    syslog_level_filter syslog_name tcp_accept_aliases tcp_connect_timeout tcp_connection_lifetime tcp_keepalive
+    tcp_keepcount tcp_keepidle tcp_keepinterval tcp_max_connections tcp_max_msg_time tcp_no_new_conn_bflag
+    tcp_no_new_conn_rplflag tcp_socket_backlog tos workdir xlog_force_color xlog_level xlog_print_level""".split()
 )
 """Globals that do here what they do in OpenSIPS."""
 

@@ -2,10 +2,13 @@
 
 A key is forgotten when its time is over; what nobody asks for is swept every ``cache_clean_period`` seconds, some at a time, so
 that a million do not hold up the reactor. A collection holds ``CAPACITY`` keys at most (hardening P27): scripts make keys of
-what messages say."""
+what messages say. With ``enable_restart_persistency`` the keys are written to a file when the server stops, and read when it
+starts; after a crash they are those of the last stop (OpenSIPS's file is memory that outlives it)."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator
 from fnmatch import translate
@@ -25,6 +28,8 @@ SLICE = 10_000
 """Keys that a sweep looks at in one turn of the reactor."""
 PAUSE = 0.005
 """Seconds between two such turns."""
+CACHE_FILE = ".restart_persistency.cache"
+"""The name of ``restart_persistency_cache_file`` that is not set, as in OpenSIPS."""
 DEFAULT = "default"
 """The collection that is always there."""
 
@@ -75,6 +80,12 @@ class Collection:
                 value = self.get(key, now)
                 if value is not None:
                     yield key, value
+
+    def all(self, now: float) -> Iterator[tuple[str, str, float]]:
+        """The keys, values and ends of what is not over."""
+        for key, (value, ends) in self._values.items():
+            if ends > now:
+                yield key, value, ends
 
     def sweep(self, now: float) -> Iterator[None]:
         """Forget what is over, in slices."""
@@ -142,11 +153,11 @@ class CachedbLocal(Module):
     later = {
         "cluster_id": _CLUSTER,
         "cluster_persistency": _CLUSTER,
-        "enable_restart_persistency": "what is stored ends with the process; to keep it comes in a later version of sipgw",
     }
 
     cache_clean_period: int = param(600, "Seconds between two searches for keys whose time is over")
     exec_threshold: int = param(0, "How many microseconds a query may take before the log tells of it; 0: any time")
+    enable_restart_persistency: int = param(0, "Whether keys are kept over a restart, beside restart_persistency_cache_file")
     cache_collections: str = param(None, 'The collections, "one; two=9"; the size of a hash table has no effect', each="collect")
     cachedb_url: str = param(None, "A URL local:group:///collection that scripts can name local:group", each="add_url")
 
@@ -165,6 +176,46 @@ class CachedbLocal(Module):
             if name not in self.collections:
                 raise ValueError(f"cachedb_url: there is no collection {name!r}: name it in cache_collections")
             user.caches.add("local", group, LocalCache(self, self.collections[name]))
+        if self.enable_restart_persistency:
+            self._load()
+
+    async def stop(self) -> None:
+        """Keep the keys, if they are to be kept."""
+        if self.enable_restart_persistency:
+            self._save()
+
+    @property
+    def _file(self) -> str:
+        return (self.server.user.globals.get("restart_persistency_cache_file") or CACHE_FILE) + f".{self.name}"
+
+    def _load(self) -> None:
+        """Take the keys of the last run; those of a collection that is no more are left out."""
+        user = self.server.user
+        ahead = user.clock() - user.wall_clock()
+        try:
+            with open(self._file, encoding="ascii") as file:
+                for name, key, value, ends in map(json.loads, file):
+                    if name in self.collections:
+                        self.collections[name].set(key, value, inf if ends is None else ends + ahead)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, CacheError) as error:
+            user.log(-1, f"cachedb_local: not all of {self._file} could be read: {error}")
+
+    def _save(self) -> None:
+        """Write the keys, all or none: a record ``[collection, key, value, end]`` in each line, the end in seconds since 1970."""
+        user = self.server.user
+        now = user.clock()
+        ahead = user.wall_clock() - now
+        fresh = f"{self._file}.new"
+        try:
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+                for collection in self.collections.values():
+                    for key, value, ends in collection.all(now):
+                        file.write(json.dumps([collection.name, key, value, None if ends == inf else ends + ahead]) + "\n")
+            os.replace(fresh, self._file)
+        except OSError as error:
+            user.log(-1, f"cachedb_local: the keys could not be kept in {self._file}: {error}")
 
     def collect(self, text: str) -> None:
         """Make the collections of ``one; two=9``."""

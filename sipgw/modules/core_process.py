@@ -92,8 +92,8 @@ class CoreProcess(Module):
 
     @mi("rpm_dump", module="mem", alias="mem_rpm_dump")
     def rpm_dump(self, log_level: int | None = None) -> None:
-        """Writes to the log what is kept over a restart: nothing."""
-        self._log(log_level, ["memory: nothing is kept over a restart"])
+        """Writes to the log what memory is kept over a restart: none."""
+        self._log(log_level, ["memory: none is kept over a restart"])
 
     @mi("shm_check", module="mem", alias="mem_shm_check")
     def shm_check(self) -> dict[str, int]:

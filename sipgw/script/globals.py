@@ -153,7 +153,7 @@ _TABLE = (
     Global("mem_warming_pattern_file", _STR, inert=True),
     Global("mem_warming_percentage", _I, 75, inert=True),
     Global("mem-group", Type.OWN, inert=True),
-    Global("restart_persistency_cache_file", _STR, inert=True),
+    Global("restart_persistency_cache_file", _STR),
     Global("restart_persistency_size", _I, inert=True),
     Global("execmsgthreshold", _I, 0),
     Global("execdnsthreshold", _I, 0),

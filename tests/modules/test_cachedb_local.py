@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -236,6 +238,49 @@ class CollectionTests(SynchronousTestCase):
         for storage in ("local", "local:a", "local:b"):
             finished(self.caches.store(storage, storage, "v"))
         self.assertEqual([len(each) for each in made.collections.values()], [0, 2, 1])
+
+    def test_kept(self) -> None:
+        """With enable_restart_persistency a server begins with what the last one had, and what was over stays over."""
+        file = os.path.abspath(self.mktemp())
+        parameters = {"enable_restart_persistency": 1, "cache_collections": "one"}
+
+        def start() -> CachedbLocal:
+            self.server = FakeServer(restart_persistency_cache_file=file)
+            made = CachedbLocal(self.server, **parameters)
+            made.add_url("local://")
+            made.add_url("local:g:///one")
+            finished(made.start())
+            self.caches = self.server.user.caches
+            return made
+
+        made = start()
+        self.assertEqual(self.server.lines, [])
+        for storage, key, seconds in [("local", "é\udcff\n", 0), ("local", "short", 5), ("local:g", "k", 50), ("local", "n", 0)]:
+            finished(self.caches.store(storage, key, f"of {key}", seconds))
+        self.server.reactor.advance(6)
+        finished(made.stop())
+        self.assertEqual(stat.S_IMODE(os.stat(f"{file}.cachedb_local").st_mode), 0o600)
+        made = start()
+        kept = {name: [*collection.matching("*", 0.0)] for name, collection in made.collections.items()}
+        self.assertEqual(kept, {"default": [("é\udcff\n", "of é\udcff\n"), ("n", "of n")], "one": [("k", "of k")]})
+        self.server.reactor.advance(49)
+        self.assertEqual(finished(self.caches.fetch("local:g", "k")), "of k")
+        self.server.reactor.advance(2)
+        self.assertIsNone(finished(self.caches.fetch("local:g", "k")))
+
+    def test_not_kept(self) -> None:
+        """A file that cannot be read or written is logged; what could be read is there."""
+        file = os.path.abspath(self.mktemp())
+        with open(f"{file}.cachedb_local", "w", encoding="ascii") as made:
+            made.write('["default", "k", "v", null]\n["gone", "x", "y", null]\nbroken\n')
+        self.server = FakeServer(restart_persistency_cache_file=file)
+        module = CachedbLocal(self.server, enable_restart_persistency=1)
+        finished(module.start())
+        self.assertEqual([*module.collections["default"].matching("*", 0.0)], [("k", "v")])
+        self.assertIn(f"not all of {file}.cachedb_local could be read", self.server.lines[0][1])
+        self.server.user.globals["restart_persistency_cache_file"] = "/nosuch/directory/file"
+        finished(module.stop())
+        self.assertIn("the keys could not be kept in /nosuch/directory/file.cachedb_local", self.server.lines[1][1])
 
     def test_refused(self) -> None:
         """Parameters that cannot be are refused with what to write."""

@@ -104,7 +104,7 @@ class CommandTests(Served):
             ("mem_pkg_dump", [PID, 4], []),
             ("mem:pkg_dump", [PID, -1], said),
             ("mem_rpm_dump", [4], []),
-            ("mem:rpm_dump", [2], ["memory: nothing is kept over a restart"]),
+            ("mem:rpm_dump", [2], ["memory: none is kept over a restart"]),
         ]:
             self.assertEqual(self.ask(command, params), "OK")
             self.assertEqual(self.texts(), lines, (command, params))
