@@ -210,7 +210,10 @@ class EventBus:
             if gone:
                 event.subscriptions = [each for each in event.subscriptions if each not in gone]
         for name in routes.events:
-            self.join(self.publish(name), f"route:{name}", _RouteSink(self, name))
+            try:
+                self.join(self.publish(name), f"route:{name}", _RouteSink(self, name))
+            except ValueError as error:
+                self._user.log_rarely(("event route", name), -1, f"event_route[{name}] never runs: {error}")
 
     def has_route(self, name: str) -> bool:
         """Whether there is ``event_route[name]``."""

@@ -184,6 +184,12 @@ class RouteTests(SynchronousTestCase):
         self.server.reactor.advance(0)
         self.assertEqual(self.ran, ["B", "B", "C"])
 
+    def test_no_name(self) -> None:
+        """A route whose name no event can have is logged, and the others are subscribed."""
+        self.follow(**{"E A": lambda run: 1, "E_B": lambda run: 1})
+        self.assertEqual([each.name for each in self.bus], ["E_B"])
+        self.assertIn("event_route[E A] never runs", self.server.lines[0][1])
+
     def test_gone(self) -> None:
         """A route that is gone when its turn comes does not run."""
         self.follow(E_A=lambda run: self.ran.append("A"))
