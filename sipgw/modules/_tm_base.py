@@ -25,8 +25,13 @@ def only_one(value: int) -> None:
         raise ValueError("only 1 is possible: sipgw always matches as RFC 3261 17.2.3 says")
 
 
+_CLUSTER = "anycast replication needs the clusterer, which comes in a later version of sipgw"
+
+
 class TmBase(Module):
     """The transactions of one server."""
+
+    later = dict.fromkeys(("tm_replication_cluster", "cluster_param", "cluster_auto_cancel"), _CLUSTER)
 
     fr_timeout: int = param(30, "Seconds to wait for any answer to a relayed request (RFC 3261 timers B and F)")
     fr_inv_timeout: int = param(120, "Seconds to wait for the final answer to an INVITE after a provisional one (timer C)")
@@ -36,7 +41,8 @@ class TmBase(Module):
     T2_timer: int = param(4000, "Longest interval of retransmission, in milliseconds (RFC 3261 T2)")
     restart_fr_on_each_reply: int = param(1, "Each provisional answer starts fr_inv_timeout anew")
     onreply_avp_mode: int = param(0, "The transaction's AVPs are seen in reply routes")
-    disable_6xx_block: int = param(0, "A 6xx does not end the other branches")
+    disable_6xx_block: int = param(0, "A 6xx does not end the other branches, and a failure route may relay again after it")
+    minor_branch_flag: str = param("", "The branch flag of branches that are not waited for when all others failed", flag=True)
     auto_100trying: int = param(1, "Answer an INVITE 100 as soon as its transaction is made")
     ruri_matching: int = param(1, "Compare the Request-URI of RFC 2543 requests", check=only_one)
     via1_matching: int = param(1, "Compare the top Via of RFC 2543 requests", check=only_one)
@@ -65,11 +71,14 @@ class TmBase(Module):
 
     def __init__(self, server: Server | None = None, **parameters: Any) -> None:
         super().__init__(server, **parameters)
+        self.minor_branches: int = 0
+        """The mask of ``minor_branch_flag``."""
         self._by_id: WeakValueDictionary[str, ResponseContext] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Set the layer's timers and take the requests whose run has to wait."""
         user: TransactionUser = self.server.user
+        self.minor_branches = int(self.minor_branch_flag or 0)
         user.layer.adjust(
             replace(
                 user.layer.settings,

@@ -5,6 +5,7 @@ file has the functions; ``_tm_base.py`` parameters and statistics, ``_tm_variabl
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from sipgw.core.user import TransactionUser
@@ -16,11 +17,13 @@ from sipgw.exports import (
     REQUEST,
     BranchRouteName,
     FailureRouteName,
+    HeaderText,
     Regex,
     ReplyRouteName,
     function,
 )
 from sipgw.modules._tm_variables import TmVariables
+from sipgw.proxy.branches import main_branch
 from sipgw.proxy.forward import NoWay, forward
 from sipgw.proxy.originate import new_request, originate
 from sipgw.proxy.redirect import contact_line
@@ -30,8 +33,8 @@ from sipgw.script.symbols import RouteKind
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response
 
-RELAY_FLAGS = ("no-auto-477", "no-dns-failover", "pass-reason-hdr")
-"""What ``t_relay`` takes; OpenSIPS's ``allow-no-cancel`` is not there yet and is refused."""
+RELAY_FLAGS = ("no-auto-477", "no-dns-failover", "pass-reason-hdr", "allow-no-cancel")
+"""What ``t_relay`` takes."""
 
 
 def relay_flags(text: str) -> frozenset[str]:
@@ -47,6 +50,35 @@ def replied_scope(text: str) -> None:
     """Refuse what ``t_local_replied`` does not take."""
     if text not in ("all", "branch", "last"):
         raise ValueError(f"t_local_replied takes 'all', 'branch' or 'last', not {text!r}")
+
+
+def replicate_flags(text: str) -> frozenset[str]:
+    """Cut the flags of ``t_replicate``: only one of ``t_relay``'s means something there."""
+    flags = frozenset(flag.strip() for flag in text.split(",") if flag.strip())
+    if flags - {"no-dns-failover"}:
+        raise ValueError(f"t_replicate takes 'no-dns-failover' only, not {text!r}")
+    return flags
+
+
+def cancel_scope(text: str) -> None:
+    """Refuse what ``t_cancel_branch`` does not take."""
+    if text not in ("", "a", "o"):
+        raise ValueError(f"t_cancel_branch takes 'a' (all), 'o' (others) or nothing, not {text!r}")
+
+
+def injection_source(text: str) -> None:
+    """Refuse what ``t_inject_branches`` cannot take branches from."""
+    if text == "event":
+        raise ValueError("branches from events need the module event_routing, which comes in a later version of sipgw")
+    if text != "msg":
+        raise ValueError(f"t_inject_branches takes branches from 'msg', not {text!r}")
+
+
+def injection_flags(text: str) -> None:
+    """Refuse what ``t_inject_branches`` does not know."""
+    for flag in text.split(","):
+        if flag.strip() not in ("", "cancel", "c", "last", "l"):
+            raise ValueError(f"t_inject_branches knows no flag {flag!r}; it takes cancel and last")
 
 
 class Tm(TmVariables):
@@ -90,13 +122,13 @@ class Tm(TmVariables):
         """Relay the request to ``$du`` or ``$ru`` and its branches; -1 internal error, -2 bad message, -3 no destination,
         -4 bad address, -5 blacklisted, -6 send failed."""
         method = run.message.method
-        if outbound_proxy is not None:
+        chosen = relay_flags(flags) if flags else frozenset()
+        if outbound_proxy and run.dst_uri is None:
             run.dst_uri = outbound_proxy if outbound_proxy.lower().startswith("sip") else f"sip:{proxy_uri(outbound_proxy)}"
         if method == "ACK":
             return 1 if await forward(run) else -6
-        if method == "CANCEL" and self._cancel(run):
+        if method == "CANCEL" and self._cancel(run, chosen):
             return 1
-        chosen = relay_flags(flags) if flags else frozenset()
         new = run.transaction is None
         context = self.context(run)
         if context is None:
@@ -116,21 +148,147 @@ class Tm(TmVariables):
             return error.code
         return 1
 
-    def _cancel(self, run: Run) -> bool:
+    def _cancel(self, run: Run, flags: frozenset[str]) -> bool:
         """Answer a CANCEL and cancel what it means; False if there is no such transaction here."""
         user: TransactionUser = run.user
         request = run.message
         assert isinstance(request, Request)
-        server = user.layer.find(request)
-        context = None if server is None else server.user
-        if not isinstance(context, ResponseContext):
+        context = self._cancelled(run)
+        if context is None:
             return False
         user.reply(run, 200, "canceling", to_tag=context.tag())
-        if "pass-reason-hdr" in context.flags:
-            context.cancel_headers = "".join(f"Reason: {value}\r\n" for value in request.headers("Reason"))
+        reason = run.context.get("cancel_reason", "") if run.context is not None else ""
+        if not reason and ("pass-reason-hdr" in flags or "pass-reason-hdr" in context.flags):
+            reason = "".join(f"Reason: {value}\r\n" for value in request.headers("Reason"))
+        context.cancel_headers = reason
         context.cancel_asked = context.cancel_asked or context.status < 200
         context.turn.take(context.cancel())
         return True
+
+    def _cancelled(self, run: Run) -> ResponseContext | None:
+        """The transaction that a CANCEL means."""
+        server = run.user.layer.find(run.message)
+        context = None if server is None else server.user
+        return context if isinstance(context, ResponseContext) else None
+
+    @function(REQUEST)
+    def t_add_cancel_reason(self, run: Run, Reason_hdr: HeaderText) -> bool:
+        """Give the CANCELs that relaying this one sends their own Reason: whole lines, in place of any other.
+
+        Without it they have that of the received one (``t_relay("pass-reason-hdr")``), or say ORIGINATOR_CANCEL."""
+        if run.message.method != "CANCEL" or not are_headers(run, "t_add_cancel_reason", Reason_hdr):
+            return False
+        run.keep()["cancel_reason"] = Reason_hdr
+        return True
+
+    @function(REQUEST)
+    def t_add_hdrs(self, run: Run, sip_hdrs: HeaderText) -> bool:
+        """Put header lines into all requests that the transaction sends from now on: branches, ACKs, CANCELs.
+
+        They take the place of those of an earlier call. False without a transaction."""
+        context: ResponseContext | None = run.transaction
+        if context is None or not are_headers(run, "t_add_hdrs", sip_hdrs):
+            return False
+        context.add_headers(sip_hdrs)
+        return True
+
+    @function(REQUEST | BRANCH)
+    def t_flush_flags(self, run: Run) -> bool:
+        """Make the message flags as they are now those of the transaction, which has those of ``t_newtran`` or ``t_relay``."""
+        context: ResponseContext | None = run.transaction
+        if context is None:
+            run.user.log(-1, "t_flush_flags: there is no transaction")
+            return False
+        context.message_flags = run.flags
+        return True
+
+    @function(REQUEST | FAILURE)
+    async def t_replicate(self, run: Run, URI: str, flags: Annotated[str, replicate_flags] | None = None) -> int:
+        """Send a copy of the request to ``URI``, and to those of the branches, whatever comes back; results as of ``t_relay``.
+
+        The Request-URI of the copy is ``$ru``."""
+        if run.message.method == "ACK":
+            return 1 if await forward(run, URI) else -6
+        if run.message.method == "CANCEL":
+            cancelled = self._cancelled(run)
+            return 1 if cancelled is not None and cancelled.cancel_replicas() else -3
+        context = self.context(run)
+        if context is None:
+            return 0
+        if flags:
+            context.flags.update(replicate_flags(flags))
+        destinations = [URI, *(branch.dst_uri or branch.uri for branch in run.branches)]
+        run.branches = []
+        try:
+            await context.replicate(run, destinations)
+        except NoWay as error:
+            run.user.log_rarely(("replicate", error.phrase), -1, f"t_replicate to {URI}: {error.phrase}")
+            return error.code
+        context.made_to_wait = False
+        return 1
+
+    @function(ONREPLY)
+    def t_cancel_branch(self, run: Run, flags: Annotated[str, cancel_scope] | None = None) -> bool:
+        """Cancel this branch; with "o" the others, with "a" all of them. What has ended is left alone."""
+        context: ResponseContext | None = run.transaction
+        if context is None:
+            return False
+        for branch in context.branches:
+            current = branch is run.branch
+            if branch.over or (current and self.status_of(run) >= 200):
+                continue
+            if flags == "a" or current != (flags == "o"):
+                context.cancel_branch(branch)
+        return True
+
+    # -- branches that come later
+
+    @function(REQUEST)
+    def t_wait_for_new_branches(self, run: Run, branches: int | None = None) -> bool:
+        """Keep the transaction open for branches to come, ``branches`` of them if given, until fr_inv_timeout is over.
+
+        False without a transaction, or after its final reply."""
+        context: ResponseContext | None = run.transaction
+        if context is None or context.status >= 200:
+            return False
+        context.wait_for_branches(branches)
+        context.made_to_wait = False
+        return True
+
+    @function(REQUEST | FAILURE | ONREPLY | BRANCH)
+    def t_wait_no_more_branches(self, run: Run) -> bool:
+        """Wait for no more branches: when those that are there have ended, so has the transaction."""
+        context: ResponseContext | None = run.transaction
+        if context is None:
+            return False
+        context.wait_no_more()
+        return True
+
+    @function(REQUEST | ONREPLY)
+    async def t_inject_branches(
+        self, run: Run, source: Annotated[str, injection_source], flags: Annotated[str, injection_flags] | None = None
+    ) -> int:
+        """Send the transaction's request to more places: to ``$ru`` and its branches, in a reply route to those appended there.
+
+        ``flags``: "cancel" those that are open, this is the "last" one. Results as of ``t_relay``."""
+        context: ResponseContext | None = run.transaction
+        if context is None:
+            return -1
+        destinations = run.branches
+        if run.kind is RouteKind.REQUEST:
+            destinations = [main_branch(run), *destinations]
+        run.branches = []
+        if not destinations:
+            run.user.log(-1, "t_inject_branches: there is no branch to inject")
+            return -1
+        wanted = {flag.strip()[:1] for flag in (flags or "").split(",")}
+        try:
+            await context.inject(run, destinations, "c" in wanted, "l" in wanted)
+        except NoWay as error:
+            run.user.log_rarely(("inject", error.phrase), -1, f"t_inject_branches: {error.phrase}")
+            return error.code
+        context.made_to_wait = False
+        return 1
 
     @function(REQUEST | FAILURE | ONREPLY | BRANCH | LOCAL)
     def t_on_failure(self, run: Run, failure_route: FailureRouteName) -> None:
@@ -225,6 +383,18 @@ class Tm(TmVariables):
     def _answered(self, status: int, response: Response | None) -> None:
         if response is not None:
             self.received_replies.value += 1
+
+
+def are_headers(run: Run, what: str, text: str) -> bool:
+    """Whether ``text`` is whole header lines, each with its CRLF; logged if it is not."""
+    lines = text.split("\r\n")
+    if lines.pop() == "" and lines and all(_header(line) for line in lines):
+        return True
+    run.user.log(-1, f"{what}: whole header lines with CRLF are wanted, not {text!r}")
+    return False
+
+
+_header = re.compile(r"[\w.!%*+`'~-]+[ \t]*:[^\r\n]*\Z", re.ASCII).match
 
 
 def proxy_uri(text: str) -> str:

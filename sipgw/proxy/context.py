@@ -30,18 +30,21 @@ class Context:
 
     __slots__ = (
         "__weakref__",
+        "blocked",
         "branches",
         "cancel_asked",
         "cancel_headers",
         "cancelled",
         "dst_uri",
         "edits",
+        "extra_headers",
         "first_branch",
         "flags",
         "forking",
         "fr_inv_timeout",
         "fr_timeout",
         "id",
+        "judged",
         "kept",
         "last_final",
         "listeners",
@@ -52,6 +55,7 @@ class Context:
         "on_failure",
         "on_reply",
         "picked",
+        "replicas",
         "reply_edits",
         "request",
         "run",
@@ -75,8 +79,16 @@ class Context:
         self.server = server
         server.user = self
         self.branches: list[ClientBranch] = []
+        self.replicas: list[ClientBranch] = []
+        """Copies of the request, whose answers nobody waits for (``t_replicate``)."""
         self.first_branch = 0
-        """The first branch of the fork that is now under way; those before it failed and were judged."""
+        """In a failure route: the first branch of the fork that failed."""
+        self.judged = 0
+        """How many branches belong to forks that have failed: those behind them are under way."""
+        self.blocked = False
+        """A 6xx has come: there will be no new branches (RFC 3261 16.7 step 5)."""
+        self.extra_headers = ""
+        """Header lines for every request that we send (``t_add_hdrs``)."""
         self.on_failure: Route | None = None
         self.on_reply: Route | None = None
         self.on_branch: Route | None = None
@@ -88,8 +100,8 @@ class Context:
         """A CANCEL has come; its turn may be yet to come, but nothing more is sent."""
         self.cancel_headers = ""
         """Header lines for our CANCELs (``pass-reason-hdr``)."""
-        self.forking = False
-        """Branches are still being sent: what those already sent answer is not judged yet."""
+        self.forking = 0
+        """How often branches are being sent just now: what those already sent answer is not judged yet."""
         self.made_to_wait = False
         """Made only because the request's run had to wait; ends unused if the script neither relays nor replies."""
         self.picked: ClientBranch | None = None

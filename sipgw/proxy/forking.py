@@ -6,8 +6,10 @@ judged by what the last one answers. ``t_relay("no-dns-failover")`` and ``disabl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sipgw.core.surroundings import NextHop
-from sipgw.proxy.client_branch import ClientBranch
+from sipgw.proxy.client_branch import ClientBranch, PhonyBranch, Replica
 from sipgw.proxy.context import Context
 from sipgw.proxy.forward import NO_DESTINATION, NO_SOCKET, NoWay, find_flow, literal_flow, next_flow, write_relayed
 from sipgw.script.run import Branch, Run
@@ -18,6 +20,11 @@ from sipgw.sip.edits import NO_EDITS
 from sipgw.sip.message import Request, Response, parse
 from sipgw.sip.replies import cancel_for
 from sipgw.sip.target import Target
+
+ORIGINATOR = 'Reason: SIP;cause=487;text="ORIGINATOR_CANCEL"\r\n'
+ELSEWHERE = 'Reason: SIP ;cause=200 ;text="Call completed elsewhere"\r\n'
+NO_ANSWER = 'Reason: SIP;cause=480;text="NO_ANSWER"\r\n'
+"""Why our CANCELs are sent (RFC 3326): the caller cancelled, somebody else answered, nobody answered in time."""
 
 MAX_BRANCHES = 12
 """How many branches one transaction may have at a time (OpenSIPS's MAX_BRANCHES)."""
@@ -36,25 +43,9 @@ class Forking(Context):
 
     async def relay(self, run: Run) -> None:
         """Fork ``run``'s request to its Request-URI and its branches (RFC 3261 16.6); ``NoWay`` if none could be sent."""
-        user = self.user
-        self.first_branch = len(self.branches)
-        problem: NoWay | None = None
-        sent = 0
-        extra = run.branches
-        self.forking = True
-        for number in range(1 + len(extra)):
-            if number >= MAX_BRANCHES:
-                user.log_rarely("branches", -1, f"more than {MAX_BRANCHES} branches: the rest is not tried")
-                break
-            if self.cancel_asked:
-                break
-            branch = self._branch(run, extra[number - 1] if number else None)
-            try:
-                sent += self._send_at_once(branch) or await self._send_branch(branch)
-            except NoWay as error:
-                problem = error
-            run.flags = branch.run.flags
-        self.forking = False
+        if self.blocked:
+            raise NoWay(*NO_DESTINATION)
+        problem, sent = await self._fork(run, [None, *run.branches])
         self.message_flags = run.flags
         run.branches = []
         run.attrs = None
@@ -63,10 +54,105 @@ class Forking(Context):
                 self._cancelled_while_forking()
         elif not sent:
             raise problem or NoWay(*NO_DESTINATION)
-        elif all(branch.over for branch in self.branches[self.first_branch :]):
+        elif all(branch.over for branch in self.branches[self.judged :]):
             self.turn.take(self.judge())
 
-    def _branch(self, run: Run, branch: Branch | None) -> ClientBranch:
+    async def _fork(
+        self, run: Run, destinations: Sequence[Branch | None], kind: type[ClientBranch] = ClientBranch
+    ) -> tuple[NoWay | None, int]:
+        """Send ``run``'s request to each of ``destinations``, None being its Request-URI: what failed last, how many were sent.
+
+        What branch routes do to the message flags is done to those of ``run``."""
+        problem: NoWay | None = None
+        sent = 0
+        self.forking += 1
+        for number, destination in enumerate(destinations):
+            if number >= MAX_BRANCHES:
+                self.user.log_rarely("branches", -1, f"more than {MAX_BRANCHES} branches: the rest is not tried")
+                break
+            if self.cancel_asked:
+                break
+            branch = self._branch(run, destination, kind)
+            try:
+                sent += self._send_at_once(branch) or await self._send_branch(branch)
+            except NoWay as error:
+                problem = error
+            run.flags = branch.run.flags
+        self.forking -= 1
+        return problem, sent
+
+    async def replicate(self, run: Run, destinations: list[str]) -> None:
+        """Send copies of ``run``'s request to other places (URIs), whatever they answer; ``NoWay`` if none could be sent."""
+        copies = [Branch(run.uri, uri) for uri in destinations]
+        problem, sent = await self._fork(run, copies, Replica)
+        if not sent:
+            raise problem or NoWay(*NO_DESTINATION)
+
+    async def inject(self, run: Run, destinations: list[Branch], cancel: bool, last: bool) -> None:
+        """Send the request to more places while it is under way; ``NoWay`` if none could be sent, or it has been answered.
+
+        It is sent as it was relayed, only the destinations are those of ``run``. ``cancel``: instead of those that are open;
+        ``last``: then no more are waited for."""
+        if self.blocked or self.status >= 200 or self.cancel_asked:
+            raise NoWay(*NO_DESTINATION)
+        open_branches = [branch for branch in self.branches if not branch.over and branch.type == "sip"]
+        made = Run(self.request, RouteKind.REQUEST, self.run.flow, run.now, self.user)
+        made.edits = self.edits
+        made.flags = self.message_flags
+        made.avps = self.run.avps
+        made.context = self.run.context
+        problem, sent = await self._fork(made, destinations)
+        self.message_flags = made.flags
+        if cancel:
+            for branch in open_branches:
+                if not branch.over:
+                    self.cancel_branch(branch)
+        if last:
+            self.wait_no_more()
+        if not sent:
+            raise problem or NoWay(*NO_DESTINATION)
+        if all(branch.over for branch in self.branches[self.judged :]):
+            self.turn.take(self.judge())
+
+    # -- waiting for branches to come
+
+    def wait_for_branches(self, most: int | None) -> None:
+        """Stay open for new branches, ``most`` of them if given, until the time for a final answer is over."""
+        phony = self._phony()
+        if phony is not None:
+            phony.left = most
+            return
+        run = Run(self.request, RouteKind.BRANCH, None, self.user.clock(), self.user)
+        run.uri = ""
+        phony = PhonyBranch(self, len(self.branches), run, most)
+        self.branches.append(phony)
+        branch = phony
+        timeout = self.tm.fr_inv_timeout if self.fr_inv_timeout is None else self.fr_inv_timeout
+        phony.timer = self.user.after(timeout, lambda _now: branch.failed("timeout"))
+
+    def wait_no_more(self) -> None:
+        """Wait for no new branches."""
+        phony = self._phony()
+        if phony is not None:
+            phony.failed("")
+
+    def _phony(self) -> PhonyBranch | None:
+        for branch in self.branches:
+            if isinstance(branch, PhonyBranch) and not branch.over:
+                return branch
+        return None
+
+    async def stop_waiting(self, phony: PhonyBranch) -> None:
+        """No new branch will come; those that have come decide."""
+        if not phony.over:
+            phony.end()
+            phony.status = 408
+            self.last_final = phony.index
+            await self.judge()
+
+    # -- one branch
+
+    def _branch(self, run: Run, branch: Branch | None, kind: type[ClientBranch]) -> ClientBranch:
         """A branch with a run of its own: everything as in ``run``, but the destination of ``branch``, and edits of its own."""
         made = Run(run.message, RouteKind.BRANCH, run.flow, run.now, self.user)
         if branch is None:
@@ -94,7 +180,7 @@ class Forking(Context):
         made.advertised_port = run.advertised_port
         made.blacklists = run.blacklists
         made.branch_index = len(self.branches)
-        client_branch = ClientBranch(self, made.branch_index, made)
+        client_branch = kind(self, made.branch_index, made)
         if attrs:
             client_branch.attrs = dict(attrs)
         return client_branch
@@ -132,11 +218,18 @@ class Forking(Context):
         """Send a new branch; ``NoWay`` if it is known at once that it cannot go, nor to any spare target."""
         branch.flow = flow
         branch.spare = spare or None
-        branch.index = len(self.branches)
-        self.branches.append(branch)
+        siblings = self.replicas if isinstance(branch, Replica) else self.branches
+        branch.index = len(siblings)
+        siblings.append(branch)
         if not self._send(branch) and not self.fail_over(branch):
-            self.branches.remove(branch)
+            siblings.remove(branch)
             raise NoWay(*NO_SOCKET)
+        if len(siblings) > 1:
+            phony = self._phony()
+            if phony is not None and phony.left is not None and siblings is self.branches:
+                phony.left -= 1
+                if phony.left <= 0:
+                    phony.end()
 
     def _send(self, branch: ClientBranch) -> bool:
         """Send the request of ``branch`` on its flow, in a client transaction; False if it is known at once that it cannot go.
@@ -145,12 +238,19 @@ class Forking(Context):
         user = self.user
         flow = branch.flow
         token = user.layer.new_branch()
-        data = write_relayed(branch.run, flow, token)
+        run = branch.run
+        if self.extra_headers:
+            kept, run.edits = run.edits, run.edits.append(self.extra_headers)
+            data = write_relayed(run, flow, token)
+            run.edits = kept
+        else:
+            data = write_relayed(run, flow, token)
         timeout = self.tm.fr_timeout if self.fr_timeout is None else self.fr_timeout
         invite_timeout = self.tm.fr_inv_timeout if self.fr_inv_timeout is None else self.fr_inv_timeout
         client, _ = user.layer.request(
             data, self.request, flow, user.clock(), timeout, invite_timeout, branch, branch=token
         )
+        client.ack_headers = self.extra_headers
         branch.client = client
         if flow.send(data) is False:
             branch.client = None
@@ -211,44 +311,84 @@ class Forking(Context):
         self.cancelled = True
         if self.listeners:
             self.tell("cancelled", 487, None)
-        open_branches = [branch for branch in self.branches if not branch.over]
-        for branch in open_branches:
-            self.cancel_branch(branch)
-        if not open_branches:
+        for branch in (*self.branches, *self.replicas):
+            if not branch.over:
+                self.cancel_branch(branch, self.cancel_headers or ORIGINATOR)
+        if all(branch.over for branch in self.branches):
             self.reply_alone(487, "Request Terminated")
 
     def _cancelled_while_forking(self) -> None:
         """The CANCEL came while the run that relays waited (house 2.6, 2): nothing more goes out."""
         for branch in self.branches:
             if not branch.over and not branch.cancel:
-                self.cancel_branch(branch)
+                self.cancel_branch(branch, self.cancel_headers or ORIGINATOR)
         if self.status < 200 and all(branch.over for branch in self.branches):
             self.reply_alone(487, "Request Terminated")
 
-    def cancel_others(self, winner: ClientBranch) -> None:
+    def cancel_others(self, winner: ClientBranch, headers: str = "") -> None:
+        """Cancel all open branches but ``winner``."""
         for branch in self.branches:
             if branch is not winner and not branch.over:
-                self.cancel_branch(branch)
+                self.cancel_branch(branch, headers)
 
-    def cancel_branch(self, branch: ClientBranch) -> None:
-        """Cancel one branch: now, or as soon as it has answered provisionally (RFC 3261 9.1)."""
+    def cancel_branch(self, branch: ClientBranch, headers: str = "") -> None:
+        """Cancel one branch: now, or as soon as it has answered provisionally (RFC 3261 9.1); ``headers`` say why."""
+        if branch.type == "phony":
+            branch.end()
+            return
         if branch.cancel or self.request.method != "INVITE":
             return
+        branch.cancel_headers = headers
         if branch.status >= 100:
             self.send_cancel(branch)
         else:
             branch.cancel = "wanted"
 
     def send_cancel(self, branch: ClientBranch) -> None:
+        """Send the CANCEL of a branch."""
         branch.cancel = "sent"
         client = branch.client
         assert client is not None
         user = self.user
-        data = cancel_for(client.sent, self.cancel_headers)
+        data = cancel_for(client.sent, branch.cancel_headers + self.extra_headers)
         _, actions = user.layer.request(
             data, parse_request(data), branch.flow, user.clock(), self.tm.fr_timeout, self.tm.fr_timeout, NOBODY
         )
         user.perform(actions)
+
+    def add_headers(self, lines: str) -> None:
+        """Put ``lines`` into every request that is sent from now on: branches, their ACKs and CANCELs."""
+        self.extra_headers = lines
+        for branch in self.branches:
+            if branch.client is not None:
+                branch.client.ack_headers = lines
+
+    # -- copies
+
+    def replica_answered(self, replica: Replica, response: Response) -> None:
+        """Take what a copy was answered: there is nobody to tell."""
+        status = replica.status = replica.received = response.status
+        self.tm.received_replies.value += 1
+        if status < 200:
+            if replica.cancel == "wanted":
+                self.send_cancel(replica)
+            return
+        replica.end()
+        self.replica_ended()
+
+    def cancel_replicas(self) -> bool:
+        """Cancel the copies; False if there are none."""
+        for replica in self.replicas:
+            if not replica.over:
+                self.cancel_branch(replica)
+        return bool(self.replicas)
+
+    def replica_ended(self) -> None:
+        """If there is nothing but copies, and they have ended, the transaction does so too."""
+        if not self.branches and self.status < 200 and all(replica.over for replica in self.replicas):
+            server = self.server
+            layer = self.user.layer
+            self.user.after(self.tm.wt_timer, lambda _now: layer.terminate(server))
 
 
 def parse_request(data: bytes) -> Request:

@@ -19,14 +19,19 @@ and a run forgets its transaction when it has ended."""
 
 from __future__ import annotations
 
-from sipgw.proxy.client_branch import ClientBranch, rank
-from sipgw.proxy.forking import Forking
+from typing import Final
+
+from sipgw.proxy.client_branch import ClientBranch, rank, with_challenges
+from sipgw.proxy.forking import ELSEWHERE, NO_ANSWER, Forking
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
-from sipgw.sip.actions import Flow
+from sipgw.sip.actions import Flow, Send
 from sipgw.sip.edits import NO_EDITS, EditList, write_popped
-from sipgw.sip.message import Response
+from sipgw.sip.message import Request, Response
+from sipgw.sip.transaction import State
+
+_TERMINATED: Final = State.TERMINATED
 
 
 class ResponseContext(Forking):
@@ -50,6 +55,8 @@ class ResponseContext(Forking):
             branch.run.branch_flags = run.branch_flags
             edits = run.edits
         status = response.status
+        if status < 200 and branch.cancel == "wanted":  # the reply route wants so
+            self.send_cancel(branch)
         if status < 300:
             self._pass(branch, response, edits)
             return
@@ -61,6 +68,7 @@ class ResponseContext(Forking):
         branch.edits = edits
         self.last_final = branch.index
         if status >= 600 and not self.tm.disable_6xx_block:
+            self.blocked = True
             self.cancel_others(branch)
         await self.judge()
 
@@ -89,7 +97,7 @@ class ResponseContext(Forking):
             if self.request.method == "INVITE" or self.status < 200:
                 self._relay(response, edits)
                 if len(self.branches) > 1:
-                    self.cancel_others(branch)
+                    self._succeeded(branch)
         elif status > 100 and self.status < 200:
             self._relay(response, edits)
 
@@ -101,18 +109,43 @@ class ResponseContext(Forking):
         if not provisional and self.fail_over(branch):
             return
         if reason == "timeout" and provisional and self.request.method == "INVITE" and not branch.cancel:
+            branch.cancel_headers = NO_ANSWER
             self.send_cancel(branch)
         branch.end()
         self.last_final = branch.index
         branch.status = 408 if reason == "timeout" else 503
         await self.judge()
 
+    def _succeeded(self, winner: ClientBranch) -> None:
+        """End the other branches, unless the caller wants to hear of every success (RFC 3841 9.1)."""
+        if "allow-no-cancel" in self.flags and _wants_all(self.request):
+            for branch in self.branches:
+                if not branch.over and branch.type == "sip":
+                    branch.keeper = self
+            self.wait_no_more()
+        else:
+            self.cancel_others(winner, ELSEWHERE)
+
     async def judge(self) -> None:
-        """If every branch has ended without success, run the failure route and answer with the best."""
-        tried = self.branches[self.first_branch :]
-        if self.forking or self.status >= 200 or not tried or not all(branch.over for branch in tried):
+        """If every branch has ended without success, run the failure route and answer with the best.
+
+        Those that have the flag ``minor_branch_flag`` are not waited for."""
+        tried = self.branches[self.judged :]
+        if self.forking or self.status >= 200 or not tried:
             return
-        best = min(tried, key=rank)
+        ended = [branch for branch in tried if branch.over]
+        if len(ended) < len(tried):
+            minor = self.tm.minor_branches
+            for branch in tried:
+                if not branch.over and (branch.type == "phony" or not branch.run.branch_flags & minor):
+                    return
+            if not ended:
+                return
+            for branch in tried:
+                if not branch.over:
+                    self.cancel_branch(branch)
+        self.first_branch, self.judged = self.judged, len(self.branches)
+        best = min(ended, key=rank)
         self.picked = best
         if self.listeners:
             self.tell("failure", best.status, best.response)
@@ -137,7 +170,10 @@ class ResponseContext(Forking):
             # RFC 3261 16.7 step 6: a 503 of one destination does not mean that this proxy is out of service
             self._relay(best.response, best.edits.first_line("SIP/2.0 500 Service Unavailable"), 500)
             return
-        self._relay(best.response, best.edits, status)
+        edits = best.edits
+        if status in (401, 407) and len(self.branches) > 1:
+            edits = with_challenges(best, self.branches)
+        self._relay(best.response, edits, status)
 
     def _relay(self, response: Response, edits: EditList, status: int = 0) -> None:
         """Send ``response`` upstream without our Via."""
@@ -150,7 +186,10 @@ class ResponseContext(Forking):
         user.fwd_replies.value += 1
         if user.no_connect_reply:
             user.note_flags(self.server.flow, self.message_flags)
-        user.perform(user.layer.respond(self.server, data, status, user.clock()))
+        if self.server.state is _TERMINATED:
+            user.perform((Send(data, self.server.flow),))  # a success that the caller wants however late
+        else:
+            user.perform(user.layer.respond(self.server, data, status, user.clock()))
         if status >= 200:
             self.ended(status)
         if self.listeners:
@@ -187,3 +226,12 @@ class ResponseContext(Forking):
         made.transaction = self
         made.branch_index = self.last_final
         return made
+
+
+def _wants_all(request: Request) -> bool:
+    """Whether the caller asks that no branch be cancelled because another one succeeded (``Request-Disposition: no-cancel``)."""
+    return any(
+        directive.strip().lower() == "no-cancel"
+        for value in request.headers("Request-Disposition")
+        for directive in value.split(",")
+    )

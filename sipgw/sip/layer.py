@@ -470,7 +470,7 @@ class TransactionLayer:
         """Send the ACK of a non-2xx final response where the INVITE went (17.1.1.3); the first is kept and repeated."""
         if not tx.ack:
             try:
-                tx.ack = ack_for(tx.sent, response)
+                tx.ack = ack_for(tx.sent, response, tx.ack_headers)
             except MalformedMessage:
                 return
         out.append(Send(tx.ack, tx.flow))

@@ -308,9 +308,9 @@ class ClientTransaction(Transaction):
 
     ``branch``: of its top Via. ``timeout``: seconds to wait for an answer (timers B, F), ``invite_timeout``: for a
     final one after a provisional one (C). ``retransmissions``: how often the request was repeated. ``left``: what
-    remained of timer B or F when it was paused, else ``None``."""
+    remained of timer B or F when it was paused, else ``None``. ``ack_headers``: lines that the TU wants in the ACK."""
 
-    __slots__ = ("_sent", "ack", "branch", "invite_timeout", "left", "retransmissions", "timeout")
+    __slots__ = ("_sent", "ack", "ack_headers", "branch", "invite_timeout", "left", "retransmissions", "timeout")
 
     def __init__(
         self,
@@ -342,6 +342,7 @@ class ClientTransaction(Transaction):
         self.invite_timeout = 0.0
         self.retransmissions = 0
         self.ack = b""
+        self.ack_headers = ""
         self.left: float | None = None
         self._sent = sent
 

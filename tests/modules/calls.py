@@ -47,7 +47,9 @@ class Calls(SynchronousTestCase):
         return [word(message) for message in self.sent(port)]
 
     def invite(self, *ports: int, method: str = "INVITE", **options: Any) -> list[Request]:
-        """Alice calls; what each of ``ports`` received, and nothing else."""
+        """Alice calls; what each of ``ports`` received, and nothing else. What they had received before is forgotten."""
+        for port in ports or (BOB,):
+            self.sent(port)
         self.arrive(request(method, **options))
         found = []
         for port in ports or (BOB,):
