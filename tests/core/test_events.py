@@ -186,7 +186,8 @@ class RouteTests(SynchronousTestCase):
 
     def test_no_name(self) -> None:
         """A route whose name no event can have is logged, and the others are subscribed."""
-        self.follow(**{"E A": lambda run: 1, "E_B": lambda run: 1})
+        routes: dict[str, Any] = {"E A": lambda run: 1, "E_B": lambda run: 1}
+        self.follow(**routes)
         self.assertEqual([each.name for each in self.bus], ["E_B"])
         self.assertIn("event_route[E A] never runs", self.server.lines[0][1])
 
