@@ -168,7 +168,7 @@ class ResponseContext(Forking):
             return
         if status == 503 and not self.user.globals.get("disable_503_translation"):
             # RFC 3261 16.7 step 6: a 503 of one destination does not mean that this proxy is out of service
-            self._relay(best.response, best.edits.first_line("SIP/2.0 500 Service Unavailable"), 500)
+            self._relay(best.response, best.edits.first_line(f"SIP/2.0 500 {best.response.reason}"), 500)
             return
         edits = best.edits
         if status in (401, 407) and len(self.branches) > 1:

@@ -90,7 +90,8 @@ class OneBranchTests(Forked):
         """A 503 of the callee goes on as 500 (RFC 3261 16.7 step 6)."""
         (bob,) = self.invite()
         self.rig.arrive(response(bob, 503), BOB)
-        self.assertEqual(self.rig.said(ALICE), ["500"])
+        (answer,) = self.rig.sent(ALICE)
+        self.assertEqual((answer.status, answer.reason), (500, "Reason"))
         self.settle()
 
     def test_silence(self) -> None:
