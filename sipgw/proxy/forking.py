@@ -53,17 +53,17 @@ class Forking(Context):
             if self.cancelled:
                 self._cancelled_while_forking()
         elif not sent:
-            raise problem or NoWay(*NO_DESTINATION)
+            raise NoWay(*problem)
         elif all(branch.over for branch in self.branches[self.judged :]):
             self.turn.take(self.judge())
 
     async def _fork(
         self, run: Run, destinations: Sequence[Branch | None], kind: type[ClientBranch] = ClientBranch
-    ) -> tuple[NoWay | None, int]:
-        """Send ``run``'s request to each of ``destinations``, None being its Request-URI: what failed last, how many were sent.
+    ) -> tuple[tuple[int, int, str], int]:
+        """Send ``run``'s request to each of ``destinations``, None being its Request-URI: the last ``NoWay``, how many were sent.
 
         What branch routes do to the message flags is done to those of ``run``."""
-        problem: NoWay | None = None
+        problem = NO_DESTINATION
         sent = 0
         self.forking += 1
         for number, destination in enumerate(destinations):
@@ -76,7 +76,7 @@ class Forking(Context):
             try:
                 sent += self._send_at_once(branch) or await self._send_branch(branch)
             except NoWay as error:
-                problem = error
+                problem = error.code, error.status, error.phrase  # not the error: it knows this frame, and would make a cycle
             run.flags = branch.run.flags
         self.forking -= 1
         return problem, sent
@@ -86,7 +86,7 @@ class Forking(Context):
         copies = [Branch(run.uri, uri) for uri in destinations]
         problem, sent = await self._fork(run, copies, Replica)
         if not sent:
-            raise problem or NoWay(*NO_DESTINATION)
+            raise NoWay(*problem)
 
     async def inject(self, run: Run, destinations: list[Branch], cancel: bool, last: bool) -> None:
         """Send the request to more places while it is under way; ``NoWay`` if none could be sent, or it has been answered.
@@ -110,7 +110,7 @@ class Forking(Context):
         if last:
             self.wait_no_more()
         if not sent:
-            raise problem or NoWay(*NO_DESTINATION)
+            raise NoWay(*problem)
         if all(branch.over for branch in self.branches[self.judged :]):
             self.turn.take(self.judge())
 

@@ -70,13 +70,13 @@ def literal_flow(run: Run) -> Flow | NextHop:
 
 def next_flow(run: Run, targets: list[Target]) -> Flow:
     """The flow to the first of ``targets`` that can be used; it and those before it are taken out. ``NoWay`` if none can."""
-    problem = NoWay(*UNRESOLVABLE)
+    problem = UNRESOLVABLE
     while targets:
         try:
             return flow_to(run, *targets.pop(0))
         except NoWay as error:
-            problem = error
-    raise problem
+            problem = error.code, error.status, error.phrase  # not the error: it knows this frame, and would make a cycle
+    raise NoWay(*problem)
 
 
 def flow_to(run: Run, transport: str, host: str, port: int) -> Flow:
