@@ -529,10 +529,10 @@ class TransactionUser(Surroundings):
             return flow
         try:
             via = request.via
+            port = via.port or 5060
+            if port == flow.port or "rport" in via.params:
+                return flow
         except MalformedMessage:
-            return flow
-        port = via.port or 5060
-        if port == flow.port or "rport" in via.params:
             return flow
         back: Flow = flow.socket.flow(flow.host, port)
         return back

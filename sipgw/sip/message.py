@@ -615,7 +615,10 @@ def stamp_via(request: Message, host: str, port: int, *, force_rport: bool = Fal
             via.change_params(via.params_text + stamp)
             request._vias = None
             return
-    params = via.params
+    try:
+        params = via.params
+    except MalformedMessage as error:
+        raise request._remember("Via", error) from None
     rport = force_rport or "rport" in params
     if not rport and "received" not in params and (via.host == host or via.address == host):
         return

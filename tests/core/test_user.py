@@ -38,6 +38,7 @@ SCHEMES = {
 
 UNREADABLE = (
     ("Via: SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKone", "Via: SIP/2.0/UDP 192.0.2.7:5060;;,", 400, 5062),
+    (";branch=z9hG4bKone", ";branch=z9hG4bKone;branch=b", 400, 5062),
     ("Via: SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKone\r\n", "", None, 5062),
     ("CSeq: 1 OPTIONS", "CSeq: 99999999999 OPTIONS", 400, 5060),
     ("From: <sip:a@192.0.2.7>;tag=a", "From: a, b <sip:a@192.0.2.7>", 400, 5060),
