@@ -3,12 +3,14 @@
 import os
 import re
 import signal
+from collections import Counter
 from pathlib import Path
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.children import HOST, wait_for
+from tests.load import rubbish
 from tests.load.network import BadLink, Live, Wired
 from tests.load.phone import Timing
 from tests.load.server import LIMIT, LoadedServer, household
@@ -22,6 +24,7 @@ MIXED = {"call": 3, "message": 1, "cancelled": 1, "serial": 1, "busy": 1}
 SECONDS = 100 if NIGHTLY else 10
 """How long calls are begun on a bad network, 40 each second."""
 BAD_DATAGRAMS = 1_000_000 if NIGHTLY else 20_000
+NEARLY_RIGHT = 200_000 if NIGHTLY else 3_000
 RELOADS = 30
 
 
@@ -85,6 +88,35 @@ class NetworkTests(SynchronousTestCase):
             self.assertEqual(traffic.outcomes[kind, 408], 1)
             self.assertAlmostEqual(network.now() - begin, seconds, delta=0.5)
             self.assertEqual(traffic.total("cancelled"), kind == "unanswered")
+
+
+class RubbishTests(SynchronousTestCase):
+    """A script that takes and relays anything, and a next hop that answers anything."""
+
+    def test_nearly_right(self):
+        """Requests and responses with an accident or two: no route breaks, nothing meets a bug, nothing is left of them."""
+        network = Wired((Path(__file__).parent / "configs" / "takes-all.cfg").read_text())
+        random = Random(5)
+        relayed = Counter[str]()
+
+        def answer(data, flow):
+            relayed[data.partition(b" ")[0].decode("latin-1")] += 1
+            response = rubbish.answer(random, data)
+            if response is not None:
+                flow.send(response)
+
+        network.wired.wire.socket("192.0.2.99", 5060, answer)
+        phone = network.open(lambda data: None)
+        for number in range(NEARLY_RIGHT):
+            phone.send(rubbish.request(random))
+            network.step(network.now() + 1)
+            if number % 500 == 0:
+                network.run(0.2)
+        network.run(100)
+        self.assertEqual(network.wired.left(), [])
+        self.assertEqual([text for level, text in network.wired.lines if level < -1 or "opensips.cfg" in text], [])
+        for method in ("INVITE", "MESSAGE", "BYE"):
+            self.assertGreater(relayed[method], NEARLY_RIGHT // 100)
 
 
 class LiveTests(SynchronousTestCase):

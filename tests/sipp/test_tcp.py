@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from xml.sax.saxutils import escape
 
+from tests.children import HOST
 from tests.sipp.harness import CONFIG, Server
 from tests.sipp.test_calls import SippTestCase
 
@@ -34,6 +36,23 @@ class TcpTests(SippTestCase):
         caller.finish()
         callee.finish()
         self.assertEqual((caller.statistics(), callee.statistics()), ((CALLS, 0), (CALLS, 0)))
+
+    def register(self, contact, expires, answer, cseq, call):
+        """One REGISTER over TCP, on a connection of its own, whose answer must match ``answer``."""
+        values = {"user": "bob", "contact": contact, "expires": str(expires), "answer": escape(answer), "cseq": str(cseq)}
+        self.calling("register", transport="tcp", status="200", options=["-cid_str", call], **values).finish()
+
+    def test_register(self):
+        """A phone registers over TCP, again, is called there and rings, and leaves."""
+        callee = self.sipp("callee-talks", transport="tcp", near="TCP", far="TCP")
+        contact, call = f"<sip:bob@{HOST}:{callee.port};transport=tcp>", f"bob-{os.getpid()}"
+        self.register(contact, 60, f"Contact: *{contact}.*expires=60", 1, call)
+        self.register(contact, 120, f"{contact}[^,]*expires=120[^,<]*Content-Length", 2, call)
+        caller = self.calling("caller-talks", transport="tcp", near="TCP", far="TCP")
+        for counts in (caller.finish(), callee.finish()):
+            self.assertEqual(sum(number for name, number in counts.items() if name.endswith("_Retrans")), 0, counts)
+        self.register("*", 0, "CSeq: 3 REGISTER", 3, call)
+        self.assertEqual(self.phone.request("MESSAGE", f"sip:bob@{HOST}:{self.server.port}"), 404)
 
     def test_tcp(self):
         """From TCP to TCP."""
