@@ -5,19 +5,19 @@ both: its user is a token that only this server can make and read. In it are the
 registered with, and the CSeq, so that each REGISTER gets another one, all of them good until the device registers with another
 Call-ID (3.1.2). Nothing is kept for it.
 
-The token is sealed in the manner of RFC 5297: a keyed digest of what is inside, from which comes the stream that hides it. So
-it cannot be guessed, nor changed (OpenSIPS XORs with a secret that whoever knows one token's contents can compute)."""
+The token is sealed (``proxy/sealed.py``), so it cannot be guessed, nor changed; OpenSIPS XORs with a secret that whoever
+knows the inside of one token can compute."""
 
 from __future__ import annotations
 
-from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterable
-from hashlib import blake2b, shake_256
+from hashlib import blake2b
 from hmac import compare_digest
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from sipgw.proxy.location import Binding
+from sipgw.proxy.sealed import Seal
 from sipgw.sip.grammar import unescape
 from sipgw.sip.uri import Uri
 
@@ -25,8 +25,6 @@ __all__ = ["Device", "Gruus", "is_temporary", "newest", "public_device"]
 
 PREFIX: Final = "tgruu."
 """What the user of a temporary GRUU begins with."""
-_SEAL: Final = 12
-"""Octets of the digest in a token."""
 _MARK: Final = 8
 """Octets that stand for a device, and as many for a Call-ID."""
 _CSEQ: Final = 4
@@ -74,8 +72,7 @@ class Gruus:
     """Makes and reads GRUUs; whoever has the same ``secret`` can read the temporary ones."""
 
     def __init__(self, secret: bytes) -> None:
-        self._seal_key = blake2b(secret, digest_size=32, person=b"sipgw gruu seal").digest()
-        self._hide_key = blake2b(secret, digest_size=32, person=b"sipgw gruu hide").digest()
+        self._seal = Seal(secret, b"gruu")
 
     def params(self, binding: Binding, uri: Uri) -> str:
         """The parameters of a Contact in the answer to a REGISTER (RFC 5627 5.2); empty if it has no device.
@@ -100,30 +97,15 @@ class Gruus:
         """The user of the temporary GRUU that ``binding`` has after its last REGISTER."""
         cseq = (binding.cseq & 0xFFFFFFFF).to_bytes(_CSEQ, "big")
         clear = _mark(instance) + _mark(binding.call_id) + cseq + binding.aor.encode("utf-8", "surrogateescape")
-        seal = blake2b(clear, digest_size=_SEAL, key=self._seal_key).digest()
-        return PREFIX + urlsafe_b64encode(seal + self._stream(seal, clear)).decode("ascii").rstrip("=")
+        return PREFIX + self._seal.close(clear)
 
     def read(self, user: str | None) -> tuple[str, Device] | None:
         """The address-of-record and the device behind the user of a temporary GRUU; None if this server has not made it."""
-        token = (user or "")[len(PREFIX):]
-        try:
-            octets = b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)
-        except ValueError:
-            return None
-        if len(octets) <= _SEAL + 2 * _MARK + _CSEQ:
-            return None
-        seal, hidden = octets[:_SEAL], octets[_SEAL:]
-        clear = self._stream(seal, hidden)
-        if not compare_digest(seal, blake2b(clear, digest_size=_SEAL, key=self._seal_key).digest()):
+        clear = self._seal.open((user or "")[len(PREFIX):])
+        if clear is None:
             return None
         marks = clear[:2 * _MARK]
         return clear[len(marks) + _CSEQ:].decode("utf-8", "surrogateescape"), Device("", marks)
-
-    def _stream(self, seal: bytes, octets: bytes) -> bytes:
-        """``octets`` hidden, or shown again, by the stream that belongs to ``seal``."""
-        size = len(octets)
-        stream = shake_256(self._hide_key + seal).digest(size)
-        return (int.from_bytes(octets, "big") ^ int.from_bytes(stream, "big")).to_bytes(size, "big")
 
 
 def is_temporary(uri: Uri) -> bool:

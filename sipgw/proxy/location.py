@@ -64,7 +64,7 @@ class Binding:
     ``q`` is in thousandths, -1 when the contact gave none. ``received`` is where the REGISTER came from, as a URI, where that
     matters (NAT); ``path`` the value of its Path header fields (RFC 3327), ``socket`` the local socket that it came to.
     ``flags`` are branch flags as a mask, ``methods`` OpenSIPS's mask of methods, ``marks`` usrloc's own flags. ``modified`` is
-    when it was last written, ``serial`` its number in the table. ``bucket`` belongs to the table."""
+    when it was last written, ``serial`` its number in the table. ``bucket`` and ``wake`` belong to the table."""
 
     __slots__ = (
         "aor",
@@ -87,6 +87,7 @@ class Binding:
         "serial",
         "socket",
         "user_agent",
+        "wake",
     )
 
     def __init__(self, aor: str, contact: str, key: int, expires: float, call_id: str, cseq: int, now: float) -> None:
@@ -110,6 +111,7 @@ class Binding:
         self.attr: str | None = None
         self.serial = 0
         self.bucket = -1
+        self.wake = -1
 
     def __repr__(self) -> str:
         return f"<Binding {self.aor} -> {self.contact}>"
@@ -139,6 +141,8 @@ class LocationTable:
     ``by_time``: the newest registration comes first instead of the highest q (usrloc's ``desc_time_order``)."""
 
     watcher: Watcher | None = None
+    wakes: bool = False
+    """Whether anybody asks ``to_wake``."""
 
     def __init__(
         self, name: str = "location", *, tick: float = 60, by_time: bool = False, capacity: int = CAPACITY
@@ -154,6 +158,7 @@ class LocationTable:
         self._records: dict[str, list[Binding]] = {}
         self._values: dict[str, dict[str, str]] = {}
         self._buckets: dict[int, set[Binding]] = {}
+        self._wakes: dict[int, set[Binding]] = {}
         self._serial = 0
 
     # -- reading
@@ -223,6 +228,7 @@ class LocationTable:
         if binding.bucket == -1:
             return
         self._unschedule(binding)
+        self.wake_at(binding, None)
         record = self._records[binding.aor]
         last = len(record) == 1
         if last:
@@ -282,6 +288,28 @@ class LocationTable:
                 break
         self.expired += removed
         return removed
+
+    # -- phones that are to be woken before their binding expires
+
+    def wake_at(self, binding: Binding, at: float | None) -> None:
+        """Let ``to_wake`` give ``binding``, which is in the table, once when ``at`` has come; None: not any more."""
+        if binding.wake != -1:
+            bucket = self._wakes[binding.wake]
+            bucket.discard(binding)
+            if not bucket:
+                del self._wakes[binding.wake]
+        binding.wake = -1 if at is None else max(0, int(at))
+        if at is not None:
+            self._wakes.setdefault(binding.wake, set()).add(binding)
+
+    def to_wake(self, now: float) -> list[Binding]:
+        """Take out the bindings whose time to be woken has come, to the second."""
+        due: list[Binding] = []
+        for second in [second for second in self._wakes if second <= now]:
+            for binding in self._wakes.pop(second):
+                binding.wake = -1
+                due.append(binding)
+        return sorted(due, key=lambda binding: binding.serial)
 
     # -- values that scripts keep with an address-of-record (ul_add_key)
 

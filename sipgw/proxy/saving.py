@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sipgw.proxy.gruu import Gruus
 from sipgw.proxy.location import AOR_CONTACTS, Binding, LocationTable, binding_key, find_contact
+from sipgw.proxy.push import NOTHING, PN_CONTACT, Kind, Push, Wish
 from sipgw.proxy.register import Rejected, bad, methods_mask, read_allow, read_path, read_q, sip_uri
 from sipgw.proxy.registrar_flags import SaveFlags
 from sipgw.script.run import Run
@@ -61,6 +62,8 @@ class Settings:
     nat_flag: int = 0
     gruus: Gruus | None = None
     """Makes the GRUUs for the answers (RFC 5627); None: there are none."""
+    push: Push | None = None
+    """How phones are woken (RFC 8599); None: they are not."""
 
 
 class Granted:
@@ -108,9 +111,10 @@ class Granted:
 class _Change:
     """What one contact of the request is going to do.
 
-    ``binding`` is the one that is there already, or None; ``seconds`` 0 removes it; the rest is as in ``Binding``."""
+    ``binding`` is the one that is there already, or None; ``seconds`` 0 removes it; ``wish`` is that of RFC 8599; the rest is as
+    in ``Binding``."""
 
-    __slots__ = ("binding", "contact", "instance", "key", "methods", "q", "received", "reg_id", "seconds")
+    __slots__ = ("binding", "contact", "instance", "key", "methods", "q", "received", "reg_id", "seconds", "wish")
 
     def __init__(self, contact: str, binding: Binding | None, key: int, seconds: int, q: int, methods: int) -> None:
         self.contact = contact
@@ -122,14 +126,23 @@ class _Change:
         self.received: str | None = None
         self.instance: str | None = None
         self.reg_id: str | None = None
+        self.wish = NOTHING
+
+    def same(self, other: _Change) -> bool:
+        """Whether ``other`` is about the same contact."""
+        if self.binding is not None or other.binding is not None:
+            return self.binding is other.binding
+        if self.wish.key is not None and self.wish.key == other.wish.key:
+            return True
+        return self.key == other.key and same_uri(self.contact, other.contact)
 
 
 class Saving:
     """One request on its way into the table; ``written`` are the bindings that it added or refreshed."""
 
     __slots__ = (
-        "aor", "call_id", "cseq", "expires", "flags", "granted", "now", "random", "request", "run", "settings", "table",
-        "written",
+        "aor", "call_id", "cseq", "expires", "flags", "granted", "now", "push", "random", "request", "run", "settings",
+        "table", "written",
     )
 
     def __init__(
@@ -155,6 +168,7 @@ class Saving:
         """The Expires header of the request."""
         self.granted = granted
         self.now = run.now
+        self.push = settings.push if flags.match is None else None  # COMPAT: who says how to match does not mean pn-params
         self.call_id = request.call_id
         self.cseq = request.cseq.number
         self.written: list[Binding] = []
@@ -204,6 +218,8 @@ class Saving:
             evicted = self._make_room(bindings, changes)
         received = path_received or self._received()
         self._write(changes, evicted, received, path, self.settings.nat_flag if path_received else 0)
+        if self.push is not None:
+            headers += self.push.capabilities((each.wish, each.binding if each.seconds else None) for each in changes)
         return headers
 
     def _write(
@@ -216,6 +232,7 @@ class Saving:
         socket = self._socket()
         user_agent = intern(request.value(request.names.index("user-agent"))) if "user-agent" in request.names else ""
         rewrite = self.flags.match not in (None, "0", "1")
+        push = self.settings.push
         for binding in evicted:
             table.remove(binding)
         for change in changes:
@@ -234,7 +251,7 @@ class Saving:
                 binding.call_id = self.call_id
                 binding.cseq = self.cseq
                 binding.modified = now
-                if rewrite and binding.contact != change.contact:
+                if (rewrite or change.wish.key is not None) and binding.contact != change.contact:
                     binding.contact = change.contact
                     binding.key = binding_key(Uri.parse(change.contact))
             binding.q = change.q
@@ -247,10 +264,15 @@ class Saving:
             binding.socket = socket
             binding.attr = attr
             binding.user_agent = user_agent
+            change.binding = binding
+            sleeps = change.wish.kind is Kind.SLEEPS
+            binding.marks = binding.marks & ~PN_CONTACT | (PN_CONTACT if sleeps else 0)
             if found is None:
                 table.insert(binding)
             else:
                 table.changed(binding, old_q)
+            if table.wakes and push is not None:
+                table.wake_at(binding, binding.expires - push.trigger_interval if sleeps else None)
             self.written.append(binding)
 
     def _change(self, bindings: Sequence[Binding], contact: Contact) -> _Change | None:
@@ -260,7 +282,8 @@ class Saving:
         key = 0
         try:
             params = contact.params
-            binding = self._find(bindings, text)
+            wish = NOTHING if self.push is None else self.push.read(self.request, text)
+            binding = self._find(bindings, text, wish)
             if binding is None:
                 uri = Uri.parse(text)
                 if not uri.is_sip and uri.scheme != "tel":
@@ -279,7 +302,9 @@ class Saving:
             raise bad("Contact/received too long")
         q = settings.default_q
         if not params:
-            return _Change(text, binding, key, self._seconds(None), q, read_allow(self.request))
+            change = _Change(text, binding, key, self._seconds(None), q, read_allow(self.request))
+            change.wish = wish
+            return change
         written = params.get("q")
         if written:
             q = read_q(written)
@@ -287,13 +312,19 @@ class Saving:
         mask = read_allow(self.request) if methods is None else methods_mask(unquote(methods))
         asked = (params["expires"] or "") if "expires" in params else None
         change = _Change(text, binding, key, self._seconds(asked), q, mask)
+        change.wish = wish
         change.instance = unquote(params.get("+sip.instance") or "") or None
         change.reg_id = params.get("reg-id")
         change.received = sip_uri(params.get(settings.received_param))
         return change
 
-    def _find(self, bindings: Sequence[Binding], text: str) -> Binding | None:
-        """The binding that a contact of the request means, by the matching mode."""
+    def _find(self, bindings: Sequence[Binding], text: str, wish: Wish) -> Binding | None:
+        """The binding that a contact of the request means, by its push notification service or the matching mode."""
+        if wish.key is not None and self.push is not None:
+            for binding in bindings:
+                if self.push.key(Uri.parse(binding.contact)) == wish.key:
+                    return binding
+            return None
         mode = self.flags.match or ("1" if self.settings.match_call_id else "0")
         if mode == "0":
             return find_contact(bindings, text)
@@ -396,11 +427,7 @@ def _without_repeated(changes: list[_Change]) -> list[_Change]:
     kept: list[_Change] = []
     for change in changes:
         for index, other in enumerate(kept):
-            if change.binding is not None:
-                same = other.binding is change.binding
-            else:
-                same = other.binding is None and other.key == change.key and same_uri(other.contact, change.contact)
-            if same:
+            if change.same(other):
                 change.contact = other.contact
                 kept[index] = change
                 break
