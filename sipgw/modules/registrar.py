@@ -5,6 +5,7 @@ The machinery is in ``proxy/registrar.py`` and ``proxy/lookup.py``, the contacts
 from __future__ import annotations
 
 import re
+from functools import partial
 from os import urandom
 from typing import Annotated, Any
 
@@ -26,14 +27,18 @@ from sipgw.exports import (
     statistic,
 )
 from sipgw.modules.signaling import Signaling
+from sipgw.modules.tm import Tm
 from sipgw.modules.usrloc import Usrloc, not_negative, positive, with_tables, written_socket
+from sipgw.proxy.awaken import NOBODY, Alarm
 from sipgw.proxy.gruu import Gruus
 from sipgw.proxy.location import Binding, LocationTable
-from sipgw.proxy.lookup import NO_AOR, is_at, lookup, registered
+from sipgw.proxy.lookup import NO_AOR, PUSHED, branch_of, is_at, lookup, registered
+from sipgw.proxy.push import STANDARD, Push
 from sipgw.proxy.register import Rejected
 from sipgw.proxy.registrar import Registrar as Registration
 from sipgw.proxy.registrar import Settings
 from sipgw.proxy.registrar_flags import lookup_flags, save_flags
+from sipgw.proxy.sealed import Seal
 from sipgw.script.run import Run
 from sipgw.script.symbols import Kind, ModuleSymbols
 from sipgw.sip.errors import MalformedMessage
@@ -58,6 +63,18 @@ def avp_name(text: str) -> str:
     return match[1]
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a list with commas."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def names(text: str) -> None:
+    """Refuse what is no list of names."""
+    found = split_names(text)
+    if not found or not all(map(is_token, found)):
+        raise ValueError(f"write names with commas between them, not {text!r}")
+
+
 def q_or_none(value: int) -> None:
     """Refuse what is no q value in thousandths."""
     if not -1 <= value <= 1000:
@@ -73,16 +90,9 @@ def header_name(value: str) -> None:
 class Registrar(Module):
     """Saves the contacts of REGISTER requests and looks them up."""
 
-    later = {
-        **dict.fromkeys(
-            """pn_enable pn_providers pn_ct_match_params pn_pnsreg_interval pn_trigger_interval pn_skip_pn_interval
-            pn_refresh_timeout pn_enable_purr""".split(),
-            "push notifications (RFC 8599) come in a later version of sipgw",
-        ),
-    }
-
     usrloc: Usrloc = requires("usrloc")
     signaling: Signaling = requires("signaling")
+    tm: Tm | None = requires("tm", optional=True)
 
     default_expires: int = param(3600, "Seconds of a contact that asks for nothing", check=positive)
     min_expires: int = param(60, "The least seconds of a contact; 0: no bound", check=not_negative)
@@ -108,6 +118,19 @@ class Registrar(Module):
     disable_gruu: int = param(1, "Whether no GRUUs are given out: 0 or 1")
     gruu_secret: str = param("", "What temporary GRUUs are sealed with; unset, a random secret of this process")
 
+    pn_enable: int = param(0, "Whether phones that sleep are woken (RFC 8599): 0 or 1")
+    pn_providers: str = param("", "The push notification services that the script can use, with commas", check=names)
+    pn_ct_match_params: str = param(
+        ", ".join(STANDARD), "The parameters of its URI by which a contact is known, whatever its address", check=names
+    )
+    pn_pnsreg_interval: int = param(130, "Seconds before its contact expires at which a phone may refresh it", check=positive)
+    pn_trigger_interval: int = param(
+        120, "Seconds before its contact expires at which a phone is woken (usrloc's contact_refresh_timer)", check=positive
+    )
+    pn_skip_pn_interval: int = param(0, "Seconds after a REGISTER for which a phone is taken to be awake", check=not_negative)
+    pn_refresh_timeout: int = param(6, "Seconds for which a request waits until a phone has woken up", check=positive)
+    pn_enable_purr: int = param(0, "Whether phones may be woken for requests within dialogs (pn_process_purr): 0 or 1")
+
     accepted_regs = statistic("REGISTERs that were accepted")
     rejected_regs = statistic("REGISTERs that were refused")
     stat_max_expires = statistic("max_expires as it is set", read="_max_expires", name="max_expires")
@@ -117,6 +140,7 @@ class Registrar(Module):
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         super().__init__(server, **parameters)
         self.registration = Registration()
+        self.alarm: Alarm | None = None
         self._persistent = 0
 
     @classmethod
@@ -127,6 +151,7 @@ class Registrar(Module):
     async def start(self) -> None:
         """Take over the parameters, usrloc's included."""
         usrloc = self.usrloc
+        push = self._push()
         if self.tcp_persistent_flag:
             self._persistent = self.server.user.message_flags.mask(self.tcp_persistent_flag)
         self.registration = Registration(
@@ -157,7 +182,31 @@ class Registrar(Module):
                 cseq_delay=usrloc.cseq_delay,
                 nat_flag=usrloc.nat_flag,
                 gruus=None if self.disable_gruu else Gruus(self._gruu_secret()),
+                push=push,
             )
+        )
+        if push is not None:
+            self.alarm = Alarm(
+                push, self.pn_refresh_timeout, self.server.user, usrloc.ask_to_wake, partial(branch_of, self.registration)
+            )
+            usrloc.on_registered.append(self.alarm.registered)
+
+    def _push(self) -> Push | None:
+        """What the pn_ parameters say; ``ValueError`` if that cannot be."""
+        if not self.pn_enable:
+            return None
+        if self.tm is None:
+            raise ValueError('pn_enable needs loadmodule "tm.so": calls wait in their transactions')
+        providers, match = split_names(self.pn_providers), split_names(self.pn_ct_match_params)
+        if not providers:
+            raise ValueError('pn_enable needs pn_providers, such as "apns, fcm"')
+        return Push(
+            providers,
+            tuple(map(str.lower, match)),
+            self.pn_pnsreg_interval,
+            self.pn_trigger_interval,
+            self.pn_skip_pn_interval,
+            Seal(urandom(32), b"purr") if self.pn_enable_purr else None,
         )
 
     def _gruu_secret(self) -> bytes:
@@ -217,13 +266,35 @@ class Registrar(Module):
     ) -> int:
         """Send the request to the contacts of its Request-URI (or of ``aor``).
 
-        1 if there are some, -1 if there are none, -2 if none takes the method (method-filtering), -3 if it is no SIP URI."""
+        1 if there are some, 2 if all of them sleep and have been asked for (each is called as soon as it wakes up), -1 if there
+        are none, -2 if none takes the method (method-filtering), -3 if it is no SIP URI."""
         try:
             read = lookup_flags(flags or "")
         except ValueError as error:
             run.user.log(-1, str(error))
             return NO_AOR
-        return lookup(self.registration, run, self.usrloc.table(domain), read, aor)
+        return lookup(self.registration, run, self.usrloc.table(domain), read, aor, self._wake if self.alarm else None)
+
+    def _wake(self, run: Run, table: LocationTable, bindings: list[Binding]) -> int:
+        """Ask for the phones of ``bindings``, for a request that can wait; 0 if there are too many transactions (503 is sent)."""
+        assert self.alarm is not None and self.tm is not None
+        if not isinstance(run.message, Request) or run.message.method in ("ACK", "CANCEL"):
+            return NO_AOR
+        context = self.tm.context(run)
+        if context is None:
+            return 0
+        context.made_to_wait = False
+        self.alarm.wake(context, table, bindings)
+        return PUSHED
+
+    @function(REQUEST)
+    async def pn_process_purr(self, run: Run, domain: Constant) -> int:
+        """Wake the phone that a request within a dialog goes to, and wait for it, if the PURR in the request names one.
+
+        1 if it was asked for (and has registered, or the time is over), 2 if nobody had to be, -1 for a reply."""
+        if self.alarm is None:
+            return NOBODY
+        return await self.alarm.wake_within_dialog(run, self.usrloc.table(domain))
 
     # -- questions
 

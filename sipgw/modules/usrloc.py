@@ -31,8 +31,12 @@ CONTACT_PARAMETERS = tuple(
 )
 """What an event about a contact says."""
 
+REFRESH_PARAMETERS = tuple(
+    "domain aor uri received user_agent socket bflags expires callid attr shtag reason req_callid".split()
+)
+"""What the event says that asks for a phone to be woken."""
+
 _PINGS = "contacts are not pinged yet (nathelper comes in a later version of sipgw), so there is no latency"
-_EVENTS = "contact events come in a later version of sipgw"
 
 
 def only_memory(value: str) -> None:
@@ -104,7 +108,6 @@ class Usrloc(Module):
             _DATABASE,
         ),
         **dict.fromkeys("cachedb_url location_cluster ha_cluster ha_shtag skip_replicated_db_ops".split(), _CLUSTER),
-        "contact_refresh_timer": _EVENTS,
         **dict.fromkeys("latency_event_min_us latency_event_min_us_delta".split(), _PINGS),
     }
 
@@ -120,6 +123,9 @@ class Usrloc(Module):
         0, "Whether wrong contact ids of a database are replaced", unused="there is no database, ids are counted from the start"
     )
     mi_dump_kv_store: int = param(0, "Whether commands that show contacts show the values of ul_add_key too")
+    contact_refresh_timer: int = param(
+        0, "Whether E_UL_CONTACT_REFRESH is raised before a phone that sleeps expires (registrar's pn_trigger_interval)"
+    )
     nat_bflag: str = param("", "The branch flag that marks a contact behind NAT", flag=True)
     use_domain: int = param(1, "Whether the domain is part of an address-of-record")
     desc_time_order: int = param(0, "Whether the newest contact comes first, rather than the one with the highest q")
@@ -134,11 +140,16 @@ class Usrloc(Module):
     contact_updated = event("E_UL_CONTACT_UPDATE", *CONTACT_PARAMETERS)
     contact_deleted = event("E_UL_CONTACT_DELETE", *CONTACT_PARAMETERS)
 
+    contact_refresh = event("E_UL_CONTACT_REFRESH", *REFRESH_PARAMETERS)
+
     registered_users = statistic("users that have a contact, in all tables", read="count_users")
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         self.tables: dict[str, LocationTable] = {}
+        self.on_registered: list[Callable[[LocationTable, Binding], None]] = []
+        """Called with each contact that was bound or refreshed."""
         self._timer: Any = None
+        self._waker: Any = None
         super().__init__(server, **parameters)
 
     @classmethod
@@ -151,12 +162,15 @@ class Usrloc(Module):
         for table in self.tables.values():
             self._adjust(table)
         self._set_timer(self.server.user.clock())
+        if self.contact_refresh_timer:
+            self._waker = self.server.user.after(1, self._wake)
 
     async def stop(self) -> None:
         """Leave the timers."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._waker):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._waker = None
 
     # -- for other modules
 
@@ -184,6 +198,7 @@ class Usrloc(Module):
         if not table.count:
             table.tick = self.timer_interval
             table.by_time = bool(self.desc_time_order)
+            table.wakes = bool(self.contact_refresh_timer)
 
     def _count(self, table: LocationTable) -> None:
         statistics = self.server.statistics
@@ -208,6 +223,22 @@ class Usrloc(Module):
                 return
         self._set_timer(now)
 
+    # -- phones that sleep
+
+    def _wake(self, now: float) -> None:
+        """Ask for those to be woken whose contact is about to expire."""
+        for table in self.tables.values():
+            for binding in table.to_wake(now):
+                self.ask_to_wake(table, binding, "reg-refresh")
+        self._waker = self.server.user.after(1, self._wake)
+
+    def ask_to_wake(self, table: LocationTable, binding: Binding, reason: str, call_id: str = "") -> None:
+        """Tell the script to wake a phone; ``call_id``: of the request that wants it."""
+        if self.contact_refresh.heard:
+            known = self._described(table, binding)
+            said = {name: known[name] for name in REFRESH_PARAMETERS if name in known}
+            self.contact_refresh.emit(**said, reason=reason, req_callid=call_id)
+
     # -- events (``Watcher`` of each table)
 
     def inserted(self, table: LocationTable, binding: Binding, first: bool) -> None:
@@ -216,11 +247,15 @@ class Usrloc(Module):
             self.aor_inserted.emit(domain=table.name, aor=binding.aor)
         if self.contact_inserted.heard:
             self.contact_inserted.emit(**self._described(table, binding))
+        for call in self.on_registered:
+            call(table, binding)
 
     def changed(self, table: LocationTable, binding: Binding) -> None:
         """Tell of a refresh."""
         if self.contact_updated.heard:
             self.contact_updated.emit(**self._described(table, binding))
+        for call in self.on_registered:
+            call(table, binding)
 
     def removed(self, table: LocationTable, binding: Binding, last: bool) -> None:
         """Tell of a contact that is gone."""

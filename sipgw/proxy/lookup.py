@@ -7,11 +7,12 @@ else what it was before (COMPAT: a ``$du`` that the script has set stays).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sipgw.proxy.branches import MAX_BRANCHES
 from sipgw.proxy.location import Binding, LocationTable
+from sipgw.proxy.push import sleeps
 from sipgw.proxy.register import METHOD_BITS, OTHER_METHOD, Rejected
 from sipgw.proxy.registrar import Registrar
 from sipgw.proxy.registrar_flags import LookupFlags
@@ -19,9 +20,14 @@ from sipgw.script.run import Branch, Run
 from sipgw.sip.address import NameAddr, parse_list
 from sipgw.sip.uri import Uri, same_host
 
-__all__ = ["FOUND", "NOT_ALLOWED", "NOT_FOUND", "NO_AOR", "Place", "is_at", "lookup", "path_target", "place_of", "registered"]
+__all__ = [
+    "FOUND", "NOT_ALLOWED", "NOT_FOUND", "NO_AOR", "PUSHED", "Place", "branch_of", "is_at", "lookup", "path_target", "place_of",
+    "registered",
+]
 
 FOUND = 1
+PUSHED = 2
+"""All that was found sleep, and have been asked for; each that wakes up becomes a branch (RFC 8599)."""
 NOT_FOUND = -1
 NOT_ALLOWED = -2
 """There are contacts, but none supports the method (``method-filtering``)."""
@@ -29,8 +35,16 @@ NO_AOR = -3
 """What was to be looked up is no address-of-record."""
 
 
-def lookup(registrar: Registrar, run: Run, table: LocationTable, flags: LookupFlags, uri: str | None = None) -> int:
-    """Make the contacts of ``uri`` (default: the Request-URI) the destinations of ``run``; returns what the script sees."""
+Wake = Callable[[Run, LocationTable, "list[Binding]"], int]
+"""Asks for phones to be woken on behalf of a request: ``PUSHED``, or what ``lookup`` has to give if that cannot wait for them."""
+
+
+def lookup(
+    registrar: Registrar, run: Run, table: LocationTable, flags: LookupFlags, uri: str | None = None, wake: Wake | None = None
+) -> int:
+    """Make the contacts of ``uri`` (default: the Request-URI) the destinations of ``run``; returns what the script sees.
+
+    Contacts that sleep are no destinations yet: ``wake`` asks for them."""
     targets = [uri or run.uri]
     if flags.expand_branches:
         targets.extend(branch.uri for branch in run.branches)
@@ -54,29 +68,48 @@ def lookup(registrar: Registrar, run: Run, table: LocationTable, flags: LookupFl
         chosen.extend(found)
     if not chosen:
         return NOT_ALLOWED if refused else NOT_FOUND
-    attribute = registrar.settings.attr_avp
+    push = registrar.settings.push
+    asleep = [] if push is None else [binding for binding in chosen if not push.awake(binding, run.now)]
+    if asleep:
+        chosen = [binding for binding in chosen if binding not in asleep]
+        if flags.no_branches:
+            asleep = [] if chosen else asleep[:1]
+        code = wake(run, table, asleep) if asleep and wake is not None else NO_AOR
+        if not chosen or not code:
+            return code
     if flags.expand_branches:
         run.branches = []
     if not flags.branches_only:
-        _aim(run, chosen[0], attribute)
+        _aim(registrar, run, chosen[0])
         chosen = [] if flags.no_branches else chosen[1:]
     room = max(0, MAX_BRANCHES - 1 - len(run.branches))
     if len(chosen) > room:
         run.user.log_rarely(("lookup", targets[0]), 1, f"lookup: {targets[0]} has too many contacts, {MAX_BRANCHES} are used")
-    for binding in chosen[:room]:
-        path, target_uri = binding.path, binding.received
-        if path is not None:
-            target_uri = path_target(path)
-        branch = Branch(binding.contact, target_uri, path, binding.q, binding.flags, binding.socket)
-        if attribute:
-            branch.attrs = {attribute: binding.attr or ""}
-        run.branches.append(branch)
+    run.branches.extend(branch_of(registrar, binding) for binding in chosen[:room])
     return FOUND
 
 
-def _aim(run: Run, binding: Binding, attribute: str) -> None:
+def branch_of(registrar: Registrar, binding: Binding) -> Branch:
+    """The destination that ``binding`` is."""
+    path, target_uri = binding.path, binding.received
+    if path is not None:
+        target_uri = path_target(path)
+    branch = Branch(_uri(registrar, binding), target_uri, path, binding.q, binding.flags, binding.socket)
+    attribute = registrar.settings.attr_avp
+    if attribute:
+        branch.attrs = {attribute: binding.attr or ""}
+    return branch
+
+
+def _uri(registrar: Registrar, binding: Binding) -> str:
+    """The URI of a contact as others may see it."""
+    push = registrar.settings.push
+    return binding.contact if push is None or not sleeps(binding) else push.bare(binding.contact)
+
+
+def _aim(registrar: Registrar, run: Run, binding: Binding) -> None:
     """Make ``binding`` the destination of the request itself."""
-    run.uri = binding.contact
+    run.uri = _uri(registrar, binding)
     run.path = binding.path
     if binding.path is not None:
         run.dst_uri = path_target(binding.path)
@@ -86,6 +119,7 @@ def _aim(run: Run, binding: Binding, attribute: str) -> None:
     run.branch_flags |= binding.flags
     if binding.socket is not None:
         run.send_socket = binding.socket
+    attribute = registrar.settings.attr_avp
     if attribute:
         run.attrs = {attribute: binding.attr or ""}
 

@@ -58,7 +58,7 @@ class RegistrarTests(SynchronousTestCase):
         self.usrloc = Usrloc(server, **of_usrloc)
         sl = Sl(server)
         signaling = Signaling(server, sl=sl, tm=self.rig.tm)
-        made = Registrar(server, usrloc=self.usrloc, signaling=signaling, **parameters)
+        made = Registrar(server, usrloc=self.usrloc, signaling=signaling, tm=self.rig.tm, **parameters)
         for module in (sl, signaling, self.usrloc, made):
             self.successResultOf(ensureDeferred(module.start()))
         self.flags: str | None = None
@@ -225,13 +225,16 @@ class RegistrarTests(SynchronousTestCase):
         """What cannot be is refused when it is set."""
         for name, value in [
             ("received_avp", "rcv"), ("attr_avp", "$var(x)"), ("default_q", 1001), ("received_param", "a b"), ("max_aor_len", 0),
-            ("min_expires", -1), ("sock_hdr_name", "A:"), ("default_expires", 0),
+            ("min_expires", -1), ("sock_hdr_name", "A:"), ("default_expires", 0), ("pn_providers", ""), ("pn_providers", "a b"),
+            ("pn_ct_match_params", " , "), ("pn_refresh_timeout", 0), ("pn_skip_pn_interval", -1),
         ]:
             self.assertRaises(ValueError, Registrar, None, **{name: value})
         self.assertEqual([avp_name(text) for text in ("$avp(a)", "$avp( s:b )")], ["a", "b"])
-        for name in ("pn_enable", "pn_providers"):
-            self.assertIn("later version", Registrar.later[name])
-            self.assertNotIn(name, Registrar.exports.parameters)
+        self.assertEqual(Registrar.later, {})
+        for parameters, why in [({}, "tm.so"), ({"tm": object()}, "pn_providers")]:
+            server: Any = FakeServer(Rig().user)
+            made = Registrar(server, usrloc=Usrloc(server), pn_enable=1, **parameters)
+            self.assertIn(why, str(self.failureResultOf(ensureDeferred(made.start()), ValueError).value))
 
     def test_statistics(self) -> None:
         """The parameters that monitoring reads."""
@@ -572,6 +575,38 @@ class RegistrarTests(SynchronousTestCase):
             self.assertEqual(made.is_registered(self.run_of(), "location", tokens[0]), tokens[-1] == tokens[0])
         self.assertEqual(tokens[0], tokens[1])
         self.assertEqual(len(set(tokens)), 4)
+
+    # -- push notifications (RFC 8599); see test_registrar_push.py
+
+    def test_cannot_wait(self) -> None:
+        """What cannot wait for a phone that sleeps does not find it; one transaction too many ends the script."""
+        made = self.make(pn_enable=1, pn_providers="apns")
+        self.send("Contact: <sip:a@h;pn-provider=apns;pn-prid=1;pn-param=2>\r\n")
+        for method, code in [("ACK", -3), ("CANCEL", -3)]:
+            run = self.run_of(method)
+            run.uri = "sip:bob@example.org"
+            self.assertEqual(made.lookup(run, "location"), code)
+        self.patch(self.rig.tm, "context", lambda run: None)
+        run = self.run_of("INVITE")
+        run.uri = "sip:bob@example.org"
+        self.assertEqual(made.lookup(run, "location"), 0)
+        self.send("Contact: <sip:b@h>\r\n", cseq=2)
+        self.assertEqual((made.lookup(run, "location"), run.uri), (0, "sip:bob@example.org"))
+        run = self.run_of("ACK")
+        run.uri = "sip:bob@example.org"
+        self.assertEqual((made.lookup(run, "location"), run.uri, run.branches), (1, "sip:b@h", []))
+
+    def test_no_purr(self) -> None:
+        """Without PURRs, or push notifications, nobody is woken; a reply has none."""
+        purr = ";pn-purr=AAAAAAAAAAAAAAAAAAAAAAAA"
+        for parameters in ({}, {"pn_enable": 1, "pn_providers": "apns"}):
+            made = self.make(**parameters)
+            run = self.run_of("BYE", more=f"Route: <sip:h{purr}>\r\n")
+            run.uri = f"sip:bob@example.org{purr}"
+            self.assertEqual(self.successResultOf(ensureDeferred(made.pn_process_purr(run, "location"))), 2)
+        run = run_of(response(), kind=RouteKind.ONREPLY)
+        run.user = self.rig.user
+        self.assertEqual(self.successResultOf(ensureDeferred(made.pn_process_purr(run, "location"))), -1)
 
     # -- headers
 

@@ -13,6 +13,7 @@ from sipgw.mi.jsonrpc import encode
 from sipgw.modules.usrloc import Usrloc
 from sipgw.proxy.location import Binding, binding_key
 from sipgw.sip.uri import Uri
+from sipgw.testing import pass_time
 from tests.doubles import FakeVariable, request, run_of
 from tests.proxy.rig import FakeServer, Rig
 
@@ -290,6 +291,32 @@ class UsrlocTests(SynchronousTestCase):
                 ("CONTACT_DELETE", "a@x", "sip:a@h", "sip:5.5.5.5:5"), ("AOR_DELETE", "a@x"),
             ],
         )
+
+    def test_refresh(self) -> None:
+        """Whoever is to be woken is told once, when the time has come, if the script wants it."""
+        for wanted in (0, 1):
+            made = self.make(contact_refresh_timer=wanted)
+            self.assertEqual(self.table.wakes, bool(wanted))
+            told = self.hear("E_UL_CONTACT_REFRESH")
+            binding = self.bind("a", "sip:a@h;pn", received="sip:5.5.5.5:5", attr="text", socket=self.rig.socket)
+            self.table.wake_at(binding, 10.0)
+            pass_time(self.rig.clock, 9.5)
+            self.assertEqual(told, [])
+            pass_time(self.rig.clock, 30)
+            self.assertEqual(len(told), wanted)
+            self.successResultOf(ensureDeferred(made.stop()))
+            self.table.wake_at(binding, 10.0)
+            pass_time(self.rig.clock, 5)
+            self.assertEqual(len(told), wanted)
+        made.ask_to_wake(self.table, binding, "ini-INVITE", "call1")
+        ends = int(self.rig.user.wall_clock() - self.rig.user.clock()) + 3600
+        said: list[tuple[str, Any]] = [
+            ("domain", "location"), ("aor", "a@x"), ("uri", "sip:a@h;pn"), ("received", "sip:5.5.5.5:5"), ("user_agent", "n/a"),
+            ("socket", "udp:127.0.0.1:5060"), ("bflags", 0), ("expires", ends), ("callid", "call"), ("attr", "text"),
+            ("shtag", ""),
+        ]
+        self.assertEqual(list(told[0][1].items()), [*said, ("reason", "reg-refresh"), ("req_callid", "")])
+        self.assertEqual(list(told[1][1].items()), [*said, ("reason", "ini-INVITE"), ("req_callid", "call1")])
 
     def test_keys_shown(self) -> None:
         """``mi_dump_kv_store`` adds what scripts keep with a user, as JSON in a string; to users without any nothing."""

@@ -1,0 +1,1 @@
+Push notifications (RFC 8599): registrar's pn_enable and its companions answer phones that sleep, E_UL_CONTACT_REFRESH tells the script whom to wake, and lookup() lets the call wait for them; pn_process_purr() does so within dialogs, usrloc's contact_refresh_timer before a contact expires.
