@@ -155,14 +155,18 @@ def mi(
     alias: str | tuple[str, ...] = (),
     module: str = "",
     recipes: tuple[tuple[str, ...], ...] | None = None,
+    named_only: bool = False,
 ) -> Callable[[F], F]:
     """A management command ``module:name``, bound by its parameters' names; ``alias``: its names in older releases.
 
     Parameters are ``int``, ``str``, ``list[str]``, or ``Any`` for whatever JSON holds. ``module``: the first part of its name,
     where that is not the module's own. ``recipes``: the lists of parameters it takes, where they are not simply those without
-    a default, then one optional after the other. A command that returns None answers "OK"."""
+    a default, then one optional after the other. A command that returns None answers "OK". ``named_only``: it takes
+    no list of arguments, only named ones."""
     aliases = (alias,) if isinstance(alias, str) else alias
-    return lambda method: _mark(method, "mi", name, aliases=aliases, module=module, recipes=recipes)
+    return lambda method: _mark(
+        method, "mi", name, aliases=aliases, module=module, recipes=recipes, named_only=named_only
+    )
 
 
 def pvar(
@@ -331,7 +335,8 @@ _ARGUMENTS: Mapping[Any, ArgumentKind] = {
 class Command:
     """One management command: ``call(**arguments)`` on the module's instance; it may be a coroutine function.
 
-    ``module`` is the first part of its name; ``kinds`` says what each parameter wants."""
+    ``module`` is the first part of its name; ``kinds`` says what each parameter wants. ``named_only``: its arguments are named,
+    never in a list."""
 
     module: str
     name: str
@@ -341,6 +346,7 @@ class Command:
     parameters: tuple[inspect.Parameter, ...]
     kinds: Mapping[str, ArgumentKind]
     given_recipes: tuple[tuple[str, ...], ...] | None = None
+    named_only: bool = False
 
     @property
     def full(self) -> str:
@@ -471,7 +477,8 @@ class Module:
                 module = options["module"] or self.name.removeprefix("proto_")
                 parameters, kinds = _arguments(type(self), mark, getattr(type(self), attribute))
                 aliases = tuple(options["aliases"])
-                found.append(Command(module, mark.name, aliases, doc, call, parameters, kinds, options["recipes"]))
+                recipes, named_only = options["recipes"], options["named_only"]
+                found.append(Command(module, mark.name, aliases, doc, call, parameters, kinds, recipes, named_only))
         return found
 
     def periodic(self) -> list[tuple[float, Callable[[], Any]]]:

@@ -29,6 +29,7 @@ TRACING = dict.fromkeys(
 
 TOO_FEW = "Too few or too many parameters"
 NO_MATCH = "Named parameters do not match"
+NAMED_ONLY = "Command only supports named parameters"
 WHICH_RECIPE = "Ambiguous call, use named parameters instead"
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
@@ -121,6 +122,8 @@ class Commands:
 def bind(command: Command, params: list[Any] | dict[str, Any] | None) -> dict[str, Any]:
     """The arguments of ``command`` by name, each of the kind it wants; ``MIError`` -32602 if ``params`` fit no recipe."""
     given = params or []
+    if command.named_only and isinstance(given, list) and given:
+        raise MIError(INVALID_PARAMS, data=NAMED_ONLY)
     fitting = [recipe for recipe in command.recipes if len(recipe) == len(given)]
     if not fitting:
         raise MIError(INVALID_PARAMS, data=TOO_FEW)

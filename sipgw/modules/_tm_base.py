@@ -8,12 +8,14 @@ from weakref import WeakValueDictionary
 
 from sipgw.core.user import TransactionUser
 from sipgw.exports import Module, param, statistic
+from sipgw.proxy.originate import Answer, LocalOwner, originate
 from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
-from sipgw.sip.actions import Overload
+from sipgw.sip.actions import Flow, Overload
 from sipgw.sip.layer import TransactionLayer
-from sipgw.sip.message import Request, Response
+from sipgw.sip.message import Request, Response, parse
+from sipgw.sip.transaction import State
 
 if TYPE_CHECKING:
     from sipgw.interfaces import Server
@@ -23,6 +25,11 @@ def only_one(value: int) -> None:
     """Refuse any value but 1: what it would switch off is always done here."""
     if value != 1:
         raise ValueError("only 1 is possible: sipgw always matches as RFC 3261 17.2.3 says")
+
+
+def _alive(context: ResponseContext | None) -> ResponseContext | None:
+    """``context``, unless its transaction has ended."""
+    return None if context is None or context.server.state is State.TERMINATED else context
 
 
 _CLUSTER = "anycast replication needs the clusterer, which comes in a later version of sipgw"
@@ -43,6 +50,9 @@ class TmBase(Module):
     onreply_avp_mode: int = param(0, "The transaction's AVPs are seen in reply routes")
     disable_6xx_block: int = param(0, "A 6xx does not end the other branches, and a failure route may relay again after it")
     minor_branch_flag: str = param("", "The branch flag of branches that are not waited for when all others failed", flag=True)
+    pass_provisional_replies: int = param(0, "The command tm:uac_dlg is answered by a provisional reply, if one but 100 comes")
+    local_reply_route: str = param("", "A route that sees each reply that tm makes itself, and can change nothing of it")
+    local_request_route: str = param("", "A route that sees each request of our own as it is sent, after local_route")
     auto_100trying: int = param(1, "Answer an INVITE 100 as soon as its transaction is made")
     ruri_matching: int = param(1, "Compare the Request-URI of RFC 2543 requests", check=only_one)
     via1_matching: int = param(1, "Compare the top Via of RFC 2543 requests", check=only_one)
@@ -71,6 +81,9 @@ class TmBase(Module):
 
     def __init__(self, server: Server | None = None, **parameters: Any) -> None:
         super().__init__(server, **parameters)
+        self.local_invites: WeakValueDictionary[tuple[str, int], LocalOwner] = WeakValueDictionary()
+        """INVITEs of our own, by Call-ID and CSeq number."""
+        self._calls: WeakValueDictionary[tuple[str, int], ResponseContext] | None = None
         self.minor_branches: int = 0
         """The mask of ``minor_branch_flag``."""
         self._by_id: WeakValueDictionary[str, ResponseContext] = WeakValueDictionary()
@@ -79,6 +92,9 @@ class TmBase(Module):
         """Set the layer's timers and take the requests whose run has to wait."""
         user: TransactionUser = self.server.user
         self.minor_branches = int(self.minor_branch_flag or 0)
+        for name in (self.local_reply_route, self.local_request_route):
+            if name and name not in user.routes.named:
+                raise ValueError(f"tm: there is no route[{name}]")
         user.layer.adjust(
             replace(
                 user.layer.settings,
@@ -120,6 +136,8 @@ class TmBase(Module):
         context.on_reply = run.on_reply
         context.on_branch = run.on_branch
         run.transaction = context
+        if self._calls is not None:
+            self._note_call(context)
         if run.context is not None:
             for listener in run.context.pop("listeners", ()):
                 context.listen(listener)
@@ -135,6 +153,64 @@ class TmBase(Module):
             context.id = f"{mark[:8]}.{mark[8:12]}"
             self._by_id[context.id] = context
         return context.id
+
+    def transaction_of(self, name: str) -> ResponseContext | None:
+        """The transaction whose ``$T_id`` that is."""
+        return _alive(self._by_id.get(name))
+
+    def find_call(self, call_id: str, number: int) -> ResponseContext | None:
+        """The latest transaction with this Call-ID and CSeq number.
+
+        They are noted from the first time on that somebody asks."""
+        if self._calls is None:
+            self._calls = WeakValueDictionary()
+            for server in self.layer.servers():
+                if isinstance(server.user, ResponseContext):
+                    self._note_call(server.user)
+        return _alive(self._calls.get((call_id, number)))
+
+    def _note_call(self, context: ResponseContext) -> None:
+        request = context.request
+        if self._calls is not None and request.method != "CANCEL":
+            self._calls[request.call_id, request.cseq.number] = context
+
+    def show_reply(self, data: bytes, flow: Flow) -> None:
+        """Let ``local_reply_route`` see a reply that is about to be sent."""
+        user: TransactionUser = self.server.user
+        route = user.routes.named.get(self.local_reply_route)
+        if route is not None:
+            user.execute(route, Run(parse(data), RouteKind.ONREPLY, flow, user.clock(), user))
+
+    async def originate(
+        self,
+        request: Request,
+        answer: Answer,
+        *,
+        next_hop: str | None = None,
+        socket: Any = None,
+        avps: dict[str, list[int | str]] | None = None,
+    ) -> bool:
+        """Send a request of our own; ``answer`` hears what comes back. False if ``local_route`` dropped it; ``NoWay``."""
+        user: TransactionUser = self.server.user
+
+        def answered(status: int, response: Response | None) -> None:
+            if response is not None:
+                self.received_replies.value += 1
+            if status >= 200:
+                self._ended[min(status // 100, 6) - 2].value += 1
+            answer(status, response)
+
+        owner = await originate(
+            user, request, answered, next_hop=next_hop, socket=socket, avps=avps,
+            timeout=self.fr_timeout, invite_timeout=self.fr_inv_timeout,
+            shown_to=user.routes.named.get(self.local_request_route),
+        )
+        if owner is None:
+            return False
+        self.UAC_transactions.value += 1
+        if request.method == "INVITE":
+            self.local_invites[request.call_id, request.cseq.number] = owner
+        return True
 
     def listen(self, run: Run, listener: Any) -> None:
         """Let ``listener(context, event, status, response)`` hear what happens to the transaction of ``run``, once it is made."""

@@ -5,7 +5,6 @@ file has the functions; ``_tm_base.py`` parameters and statistics, ``_tm_variabl
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from sipgw.core.user import TransactionUser
@@ -22,10 +21,12 @@ from sipgw.exports import (
     ReplyRouteName,
     function,
 )
+from sipgw.modules._tm_commands import TmCommands
 from sipgw.modules._tm_variables import TmVariables
 from sipgw.proxy.branches import main_branch
 from sipgw.proxy.forward import NoWay, forward
-from sipgw.proxy.originate import new_request, originate
+from sipgw.proxy.headers import header_text
+from sipgw.proxy.originate import new_request
 from sipgw.proxy.redirect import contact_line
 from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run
@@ -81,7 +82,7 @@ def injection_flags(text: str) -> None:
             raise ValueError(f"t_inject_branches knows no flag {flag!r}; it takes cancel and last")
 
 
-class Tm(TmVariables):
+class Tm(TmVariables, TmCommands):
     """Stateful relaying, forking, failure and reply routes, cancelling."""
 
     @function(REQUEST)
@@ -151,12 +152,14 @@ class Tm(TmVariables):
     def _cancel(self, run: Run, flags: frozenset[str]) -> bool:
         """Answer a CANCEL and cancel what it means; False if there is no such transaction here."""
         user: TransactionUser = run.user
-        request = run.message
-        assert isinstance(request, Request)
+        request, flow = run.message, run.flow
+        assert isinstance(request, Request) and flow is not None
         context = self._cancelled(run)
         if context is None:
             return False
-        user.reply(run, 200, "canceling", to_tag=context.tag())
+        data = user.make_reply(run, 200, "canceling", to_tag=context.tag())
+        self.show_reply(data, context.server.flow)
+        user.reply_flow(request, flow, run.force_rport, run.flags).send(data)
         reason = run.context.get("cancel_reason", "") if run.context is not None else ""
         if not reason and ("pass-reason-hdr" in flags or "pass-reason-hdr" in context.flags):
             reason = "".join(f"Reason: {value}\r\n" for value in request.headers("Reason"))
@@ -176,10 +179,12 @@ class Tm(TmVariables):
         """Give the CANCELs that relaying this one sends their own Reason: whole lines, in place of any other.
 
         Without it they have that of the received one (``t_relay("pass-reason-hdr")``), or say ORIGINATOR_CANCEL."""
-        if run.message.method != "CANCEL" or not are_headers(run, "t_add_cancel_reason", Reason_hdr):
+        if run.message.method != "CANCEL":
             return False
-        run.keep()["cancel_reason"] = Reason_hdr
-        return True
+        lines = _lines(run, "t_add_cancel_reason", Reason_hdr)
+        if lines:
+            run.keep()["cancel_reason"] = lines
+        return bool(lines)
 
     @function(REQUEST)
     def t_add_hdrs(self, run: Run, sip_hdrs: HeaderText) -> bool:
@@ -187,10 +192,10 @@ class Tm(TmVariables):
 
         They take the place of those of an earlier call. False without a transaction."""
         context: ResponseContext | None = run.transaction
-        if context is None or not are_headers(run, "t_add_hdrs", sip_hdrs):
-            return False
-        context.add_headers(sip_hdrs)
-        return True
+        lines = "" if context is None else _lines(run, "t_add_hdrs", sip_hdrs)
+        if context is not None and lines:
+            context.add_headers(lines)
+        return bool(lines)
 
     @function(REQUEST | BRANCH)
     def t_flush_flags(self, run: Run) -> bool:
@@ -318,15 +323,17 @@ class Tm(TmVariables):
             run.transaction.on_branch = route
 
     @function(REQUEST)
-    def t_check_trans(self, run: Run) -> bool:
-        """Whether the request belongs to a transaction: a CANCEL or ACK to an INVITE that is here, a request that has one.
+    def t_check_trans(self, run: Run) -> int:
+        """Whether the request belongs to a transaction: a CANCEL to an INVITE that is here, a request that has one.
 
-        Retransmissions never come here: the transaction layer answers them."""
+        Retransmissions and the ACKs to failures never come here: the transaction layer takes them. -2: an ACK to a success."""
         request = run.message
         assert isinstance(request, Request)
-        if request.method in ("CANCEL", "ACK"):
-            return run.user.layer.find(request) is not None
-        return run.transaction is not None
+        if request.method == "CANCEL":
+            return 1 if run.user.layer.find(request) is not None else -1
+        if request.method == "ACK":
+            return 1 if run.user.layer.find(request) is not None else -2
+        return 1 if run.transaction is not None else -1
 
     @function(REQUEST | FAILURE | ONREPLY | BRANCH)
     def t_check_status(self, run: Run, re: Regex) -> bool:
@@ -366,35 +373,45 @@ class Tm(TmVariables):
         ``ctx`` is ``$avp(uac_ctx)`` in the local route. True once it is sent; its answers are counted, no more."""
         user: TransactionUser = run.user
         content_type, _, text = (body or "").partition(" ")
-        headers = f"Content-Type: {content_type}\r\n" if text else ""
+        headers = header_text(run, "t_new_request", f"Content-Type: {content_type}\r\n") if text else ""
         try:
             request = new_request(
                 user, method, RURI, from_, to, headers=headers, body=text.encode("utf-8", "surrogateescape")
             )
-        except MalformedMessage as error:
+            sent = await self.originate(request, _unheard, avps={"uac_ctx": [ctx]} if ctx is not None else None)
+        except (MalformedMessage, NoWay) as error:
             user.log_rarely(("t_new_request", str(error)), -1, f"t_new_request: {error}")
             return False
-        avps: dict[str, list[int | str]] = {"uac_ctx": [ctx]} if ctx is not None else {}
-        self.UAC_transactions.value += 1
-        return await originate(
-            user, request, self._answered, avps=avps, timeout=self.fr_timeout, invite_timeout=self.fr_inv_timeout
-        )
+        return sent
 
-    def _answered(self, status: int, response: Response | None) -> None:
-        if response is not None:
-            self.received_replies.value += 1
+    @function(REQUEST)
+    def t_reply_by_callid(
+        self, run: Run, code: int, reason_phrase: str, callid: str | None = None, cseq: str | None = None
+    ) -> int:
+        """Answer another transaction: that with this Call-ID and CSeq number, without them those of the request.
+
+        -4: there is none; -1: it has had its final reply."""
+        request = run.message
+        if not 100 < code <= 699:
+            run.user.log(-1, f"t_reply_by_callid: {code} is no status of a SIP reply")
+            return -1
+        number = str(request.cseq.number) if cseq is None else cseq.strip()
+        if not number.isascii() or not number.isdigit() or len(number) > 10:
+            return -4
+        context = self.find_call(request.call_id if callid is None else callid, int(number))
+        if context is None:
+            return -4
+        return 1 if context.reply(context.reply_run(), code, reason_phrase) else -1
 
 
-def are_headers(run: Run, what: str, text: str) -> bool:
-    """Whether ``text`` is whole header lines, each with its CRLF; logged if it is not."""
-    lines = text.split("\r\n")
-    if lines.pop() == "" and lines and all(_header(line) for line in lines):
-        return True
-    run.user.log(-1, f"{what}: whole header lines with CRLF are wanted, not {text!r}")
-    return False
+def _lines(run: Run, what: str, text: str) -> str:
+    """``text`` as whole header lines; "" with an error in the log if it is none."""
+    lines = header_text(run, what, text)
+    return lines if not lines or lines.endswith("\r\n") else f"{lines}\r\n"
 
 
-_header = re.compile(r"[\w.!%*+`'~-]+[ \t]*:[^\r\n]*\Z", re.ASCII).match
+def _unheard(status: int, response: Response | None) -> None:
+    """Nobody waits for this answer."""
 
 
 def proxy_uri(text: str) -> str:

@@ -153,11 +153,16 @@ class Context:
         return self.to_tag
 
     def reply_alone(self, status: int, reason: str) -> None:
-        """Answer without a script that asked for it, with the headers that it had for replies when it relayed."""
+        """Answer without a script that asked for it."""
+        self.send_reply(self.reply_run(), status, reason)
+
+    def reply_run(self) -> Run:
+        """A run for a reply that the script did not ask for, with the headers that it had for replies when it relayed."""
         run = Run(self.request, RouteKind.REQUEST, self.run.flow, self.user.clock(), self.user)
+        run.flags = self.message_flags
         run.reply_edits = self.reply_edits
         run.context = self.run.context
-        self.send_reply(run, status, reason)
+        return run
 
     def send_reply(
         self,
@@ -174,6 +179,8 @@ class Context:
         user = self.user
         tag = "" if status == 100 else self.tag(to_tag)
         data = user.make_reply(run, status, reason, to_tag=tag, headers=headers, body=body, content_type=content_type)
+        if self.tm.local_reply_route:
+            self.tm.show_reply(data, self.server.flow)
         self.status = max(self.status, status)
         self.tm.local_replies.value += 1
         if user.no_connect_reply:

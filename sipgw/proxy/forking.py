@@ -356,6 +356,10 @@ class Forking(Context):
         )
         user.perform(actions)
 
+    def is_open(self) -> bool:
+        """Whether there is a branch that can be cancelled."""
+        return any(not branch.over and branch.type == "sip" for branch in self.branches)
+
     def add_headers(self, lines: str) -> None:
         """Put ``lines`` into every request that is sent from now on: branches, their ACKs and CANCELs."""
         self.extra_headers = lines

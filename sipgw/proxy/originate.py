@@ -6,24 +6,32 @@ from collections.abc import Callable
 from typing import Any
 
 from sipgw.core.user import TransactionUser
-from sipgw.proxy.forward import NoWay, find_flow, next_flow, write_relayed
+from sipgw.proxy.acknowledge import Acknowledgements
+from sipgw.proxy.forking import NOBODY
+from sipgw.proxy.forward import NO_SOCKET, NoWay, find_flow, next_flow, write_relayed
+from sipgw.script.routes import Route
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
 from sipgw.sip.actions import Flow
+from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response, parse
 from sipgw.sip.target import Target
+from sipgw.sip.transaction import ClientTransaction
 
 Answer = Callable[[int, "Response | None"], None]
-"""Called with each status and response; without a response when the status is our own (408, 477, 503)."""
+"""Called with each status and response; without a response when the status is our own (408, 503)."""
 
 
 class LocalOwner:
     """Owns the client transactions of a request of our own and passes on what they bring.
 
-    A target that fails is left for the next of ``spare`` as in ``proxy.responses`` (RFC 3263 4.3)."""
+    A target that fails is left for the next of ``spare`` as in ``proxy.forking`` (RFC 3263 4.3). The 2xx of an INVITE are
+    acknowledged (RFC 3261 13.2.2.4)."""
 
-    __slots__ = ("_answer", "_ended", "_flow", "_heard", "_run", "_spare", "_timeouts")
+    __slots__ = (
+        "__weakref__", "_acks", "_answer", "_cancelled", "_client", "_ended", "_flow", "_heard", "_run", "_spare", "_timeouts",
+    )
 
     def __init__(self, run: Run, answer: Answer, spare: list[Target], timeouts: tuple[float, float]) -> None:
         self._run = run
@@ -31,48 +39,89 @@ class LocalOwner:
         self._spare = spare
         self._timeouts = timeouts
         self._flow: Flow | None = None
+        self._client: ClientTransaction | None = None
+        self._acks: Acknowledgements | None = None
         self._heard = False
         """The target has answered something."""
+        self._cancelled = False
         self._ended = False
 
-    def send(self, flow: Flow) -> None:
-        """Send the request on ``flow``, in a transaction of its own."""
+    def send(self, flow: Flow, branch: str = "", data: bytes = b"") -> bool:
+        """Send the request on ``flow``, in a transaction of its own; False if it is known at once that it cannot go.
+
+        ``data``, with ``branch``: what to send, where it has been written already."""
         self._flow = flow
         self._heard = False
         user, request = self._run.user, self._run.message
-        branch = user.layer.new_branch()
-        data = write_relayed(self._run, flow, branch)
-        _, actions = user.layer.request(data, request, flow, user.clock(), *self._timeouts, self, branch=branch)
-        user.perform(actions)
+        if not data:
+            branch = user.layer.new_branch()
+            data = write_relayed(self._run, flow, branch)
+        client, _ = user.layer.request(data, request, flow, user.clock(), *self._timeouts, self, branch=branch)
+        if flow.send(data) is False:
+            user.layer.abandon(client)
+            return self.fail_over()
+        self._client = client
+        user.perform(())
+        return True
 
-    def _fail_over(self) -> bool:
+    def fail_over(self) -> bool:
         """The target has failed: try the next one, if there is one."""
         flow, user = self._flow, self._run.user
         if flow is not None:
             user.blacklists.failed(flow.host, flow.transport, flow.port)
-        if not self._spare or user.globals.get("disable_dns_failover"):
+        if not self._spare or self._cancelled or user.globals.get("disable_dns_failover"):
             return False
         try:
             flow = next_flow(self._run, self._spare)
         except NoWay:
             return False
-        self.send(flow)
-        return True
+        return self.send(flow)
 
     def receive(self, response: Response, flow: Flow | None, run: Run | None) -> None:
         """Take a response from the layer."""
-        if self._ended or (response.status == 503 and self._fail_over()):
+        status = response.status
+        client = self._client
+        if 200 <= status < 300 and response.method == "INVITE":
+            if self._acks is None and client is not None:
+                self._acks = Acknowledgements(self._run.user, client.sent)
+            if self._acks is not None:
+                self._acks.take(response)
+        if self._ended or (status == 503 and self.fail_over()):
             return
+        if self._cancelled and not self._heard and status < 200:
+            self._send_cancel()
         self._heard = True
-        self._ended = response.status >= 200
-        self._answer(response.status, response)
+        if status >= 200:
+            self._end()
+        self._answer(status, response)
 
     def failed(self, reason: str) -> None:
         """Learn that no final response will come."""
-        if self._ended or (not self._heard and self._fail_over()):
+        if self._ended or (not self._heard and self.fail_over()):
             return
-        self._ended = True
+        if reason == "timeout" and self._heard and not self._cancelled:
+            self._send_cancel()
+        self._end()
         self._answer(408 if reason == "timeout" else 503, None)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._client = None  # which holds this
+
+    def cancel(self) -> bool:
+        """Cancel it, now or as soon as it has been answered provisionally (RFC 3261 9.1); False if that cannot be."""
+        if self._ended or self._cancelled or self._run.message.method != "INVITE":
+            return False
+        self._cancelled = True
+        if self._heard:
+            self._send_cancel()
+        return True
+
+    def _send_cancel(self) -> None:
+        user = self._run.user
+        if self._client is not None and self._client.method == "INVITE":
+            _, actions = user.layer.cancel(self._client, user.clock(), timeout=self._timeouts[0], user=NOBODY)
+            user.perform(actions)
 
 
 def new_request(
@@ -90,10 +139,14 @@ def new_request(
     """Write a request outside of any dialog, without a Via yet; ``from_`` and ``to`` are URIs or name-addrs.
 
     ``headers`` are whole lines with their CRLFs; ``MalformedMessage`` if what was given makes no request."""
+    for part in (method, uri, from_, to, call_id):
+        if "\r" in part or "\n" in part or "\0" in part:
+            raise MalformedMessage(f"a line end or NUL in {part!r}")
     token = user.layer.new_branch()[9:]
-    tag = "" if ";tag=" in from_ else f";tag={token[:12]}"
+    from_, to = name_addr(from_), name_addr(to)
+    tag = "" if ";tag=" in from_.rpartition(">")[2] else f";tag={token[:12]}"
     text = (
-        f"{method} {uri} SIP/2.0\r\nFrom: {_name_addr(from_)}{tag}\r\nTo: {_name_addr(to)}\r\n"
+        f"{method} {uri} SIP/2.0\r\nFrom: {from_}{tag}\r\nTo: {to}\r\n"
         f"Call-ID: {call_id or token}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n{headers}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
@@ -102,8 +155,13 @@ def new_request(
     return made
 
 
-def _name_addr(text: str) -> str:
-    return text if "<" in text else f"<{text}>"
+def name_addr(text: str) -> str:
+    """A name-addr from ``[display ]URI``, or from one that is one already; parameters behind a bare URI are the header's."""
+    if "<" in text:
+        return text
+    display, blank, uri = text.strip().rpartition(" ")
+    address, semicolon, params = uri.partition(";")
+    return f"{display}{blank}<{address}>{semicolon}{params}"
 
 
 async def originate(
@@ -116,8 +174,11 @@ async def originate(
     avps: dict[str, list[int | str]] | None = None,
     timeout: float = 30.0,
     invite_timeout: float = 120.0,
-) -> bool:
-    """Send ``request`` after its ``local_route``; ``answer`` hears each response. False, and 477 or the like, if it cannot go."""
+    shown_to: Route | None = None,
+) -> LocalOwner | None:
+    """Send ``request`` after its ``local_route``; ``answer`` hears each response. None if that dropped it; ``NoWay``.
+
+    ``shown_to``: a route that sees what is sent and can change nothing of it."""
     run = Run(request, RouteKind.LOCAL, None, user.clock(), user)
     run.dst_uri = next_hop
     run.send_socket = socket
@@ -125,12 +186,14 @@ async def originate(
         run.avps = avps
     route = user.routes.local
     if route is not None and await user.run_route(route, run) is DROP:
-        return False
+        return None
     spare: list[Target] = []
-    try:
-        flow = await find_flow(run, spare)
-    except NoWay as error:
-        answer(error.status, None)
-        return False
-    LocalOwner(run, answer, spare, (timeout, invite_timeout)).send(flow)
-    return True
+    flow = await find_flow(run, spare)
+    branch = user.layer.new_branch()
+    data = write_relayed(run, flow, branch)
+    if shown_to is not None:
+        await user.run_route(shown_to, Run(parse(data), RouteKind.LOCAL, None, user.clock(), user))
+    owner = LocalOwner(run, answer, spare, (timeout, invite_timeout))
+    if not owner.send(flow, branch, data):
+        raise NoWay(*NO_SOCKET)
+    return owner

@@ -575,6 +575,10 @@ class TransactionLayer:
         """Stop to wait for answers: nothing is sent again, and what still comes is delivered without a transaction."""
         self.terminate(transaction)
 
+    def servers(self) -> list[ServerTransaction]:
+        """Return all server transactions: for what is asked rarely."""
+        return list(self._servers.values())
+
     @property
     def in_use(self) -> int:
         """How many server transactions there are (OpenSIPS: inuse_transactions)."""

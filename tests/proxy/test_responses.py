@@ -528,7 +528,9 @@ class FreedTests(Forked):
         self.rig.arrive(response(bob, 180), BOB)
         self.rig.arrive(response(carol, 486), CAROL)
         self.rig.arrive(response(bob, 200), BOB)
-        contexts = [thing for thing in gc.get_objects() if isinstance(thing, ResponseContext)]
+        every = [thing for thing in gc.get_objects() if isinstance(thing, ResponseContext)]
+        contexts = [context for context in every if context.user is self.rig.user]
+        del every
         self.assertEqual(len(contexts), 1)
         context = weakref.ref(contexts.pop())
         self.settle()
