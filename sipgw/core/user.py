@@ -92,8 +92,8 @@ class TransactionUser(Surroundings):
         """Looks one address of a name up: ``await resolve_host(name, wanted)``; ``wanted``: "4", "6", "" for either."""
         self.on_wait: Callable[[Run], None] | None = None
         """Called when a request's run first waits; tm gives it a transaction here."""
-        self.on_waited: Callable[[Run], None] | None = None
-        """Called when the run of a request that had to wait has ended."""
+        self.on_end: Callable[[Run], None] | None = None
+        """Called when the run of a request that has a transaction has ended."""
         self.on_unmatched: Callable[[Response, Flow, Run | None], None] | None = None
         """Called with responses that belong to no transaction; unset, they are dropped (``disable_stateless_fwd``)."""
         self.on_request: list[Callable[[Run], bool]] = []
@@ -357,7 +357,14 @@ class TransactionUser(Surroundings):
                     return
         if done is not None:
             done(result)
-        run.transaction = None
+        self._ended(run)
+
+    def _ended(self, run: Run) -> None:
+        """Let ``run`` go."""
+        if run.transaction is not None:
+            if run.kind is RouteKind.REQUEST and self.on_end is not None:
+                self.on_end(run)
+            run.transaction = None
 
     def _wait(
         self,
@@ -373,11 +380,9 @@ class TransactionUser(Surroundings):
             self.on_wait(run)
 
         def ended(result: Any) -> None:
-            if request and self.on_waited is not None:
-                self.on_waited(run)
             if done is not None:
                 done(result)
-            run.transaction = None
+            self._ended(run)
 
         def broke(error: BaseException) -> None:
             self.fault(route, run, error)

@@ -105,7 +105,7 @@ class TmBase(Module):
             )
         )
         user.on_wait = self._waits
-        user.on_waited = self._waited
+        user.on_end = self._ends
         self._ended = (
             self.transactions_2xx,
             self.transactions_3xx,
@@ -232,11 +232,24 @@ class TmBase(Module):
             if context is not None:
                 context.made_to_wait = True
 
-    def _waited(self, run: Run) -> None:
-        """End the transaction of a run that waited, if the script did nothing with it."""
-        context = run.transaction
-        if context is not None and context.made_to_wait and not context.branches and context.status < 200:
-            run.user.layer.terminate(context.server)
+    def _ends(self, run: Run) -> None:
+        """See to the transaction of a request whose script has ended without relaying or answering it for good.
+
+        One that was made only because the run had to wait ends now, any other after ``wt_timer``, as OpenSIPS's do: nobody
+        could end it later, and it would stay for ever."""
+        context: ResponseContext = run.transaction
+        if not context.is_idle():
+            return
+        layer, server = self.layer, context.server
+        if context.made_to_wait:
+            layer.terminate(server)
+            return
+
+        def end(_now: float) -> None:
+            if context.is_idle():
+                layer.terminate(server)
+
+        self.server.user.after(self.wt_timer, end)
 
     def status_of(self, run: Run) -> int:
         """The status that ``t_check_status`` and ``$T_reply_code`` mean: of the reply, the best failure, or the last one sent."""

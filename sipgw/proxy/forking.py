@@ -356,6 +356,10 @@ class Forking(Context):
         )
         user.perform(actions)
 
+    def is_idle(self) -> bool:
+        """Whether nothing will happen by itself any more: it is not answered, and there is no branch or copy."""
+        return self.status < 200 and not self.branches and not self.replicas
+
     def is_open(self) -> bool:
         """Whether there is a branch that can be cancelled."""
         return any(not branch.over and branch.type == "sip" for branch in self.branches)

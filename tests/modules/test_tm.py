@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.modules.calls import ALICE, BOB, CAROL, DAVE, Calls
-from tests.proxy.rig import request
+from tests.proxy.rig import request, response
 
 SEEN = "$ru $du $mf,$bf,$avp(a) $(msg.branch.attr(k)[0]) $(msg.branch.uri[*])"
 
@@ -301,4 +301,70 @@ class OwnReplyTests(Calls):
         replies = self.sent(ALICE)
         self.assertEqual([reply.status for reply in replies[:2]], [100, 408])
         self.assertEqual([(reply.header("X-Reply"), reply.header("X-Late")) for reply in replies[:2]], [("a", None)] * 2)
+        self.settle()
+
+
+class IdleTests(Calls):
+    """Transactions that the script leaves alone."""
+
+    def test_ended(self) -> None:
+        """One that was neither relayed nor answered for good absorbs retransmissions for wt_timer, and is gone then."""
+        self.start("""
+        route {
+            xlog("L_ALERT", "$rU"); t_newtran();
+            if ($rU == "ring") t_reply(180, "Ringing");
+            if ($rU == "fail") { $ru = "sip:127.0.0.1:7002;transport=tcp"; t_relay(); }
+        }
+        """)
+        for user, said in (("idle", ["100"]), ("ring", ["100", "180"]), ("fail", ["100"])):
+            self.arrive(request("INVITE", f"sip:{user}@127.0.0.1"))
+            self.assertEqual((self.said(ALICE), self.logged()[0], self.wired.user.layer.in_use), (said, user, 1))
+            self.wait(4)
+            self.arrive(request("INVITE", f"sip:{user}@127.0.0.1"))
+            self.assertEqual((self.said(ALICE), self.logged(), self.wired.user.layer.in_use), (said[-1:], [], 1))
+            self.wait(1.5)
+            self.assertEqual(self.wired.user.layer.in_use, 0)
+        self.settle()
+
+    def test_not_ended(self) -> None:
+        """One that is answered or relayed meanwhile lives on."""
+        self.start("""
+        route {
+            if (is_method("MESSAGE")) {
+                t_reply_by_callid(183, "Still here", $ci, "1"); t_reply_by_callid(404, "No", $ci, "1"); exit;
+            }
+            t_newtran(); if ($rU == "relayed") t_relay();
+        }
+        """)
+        self.arrive(request("INVITE", "sip:relayed@127.0.0.1:7002"))
+        self.wait(6)
+        self.assertEqual(self.wired.user.layer.in_use, 1)
+        self.settle()
+        self.sent(ALICE)
+        self.arrive(request("INVITE", branch="two"))
+        self.arrive(request("MESSAGE", branch="three", cseq=2))
+        self.assertEqual(self.said(ALICE), ["100", "183", "404"])
+        self.wait(6)
+        self.assertEqual(self.wired.user.layer.in_use, 1)  # the INVITE, until its ACK or timer H
+        self.settle()
+
+
+class PassingTests(Calls):
+    """What a proxy leaves alone: reliable provisional responses and early dialogs that end (RFC 3262, RFC 6228)."""
+
+    def test_reliable_provisional(self) -> None:
+        """A 183 with RSeq goes through as it came, its PRACK like any request; a 199 is a provisional response."""
+        self.start("route { t_relay(); }")
+        (bob,) = self.invite(extra="Supported: 100rel, 199\r\n")
+        self.assertEqual(bob.header("Supported"), "100rel, 199")
+        self.answer(bob, 183, extra="Require: 100rel\r\nRSeq: 17\r\n")
+        trying, progress = self.sent(ALICE)
+        self.assertEqual((trying.status, progress.status, progress.header("RSeq")), (100, 183, "17"))
+        self.arrive(request("PRACK", branch="prack", cseq=2, to_tag="b1", extra="RAck: 17 1 INVITE\r\n"))
+        (prack,) = self.sent(BOB)
+        self.assertEqual(prack.header("RAck"), "17 1 INVITE")
+        self.arrive(response(prack, 200).replace(b";tag=b1;tag=b1", b";tag=b1"), BOB)
+        self.answer(bob, 199)
+        self.answer(bob, 200)
+        self.assertEqual(self.said(ALICE), ["200 PRACK", "199", "200"])
         self.settle()

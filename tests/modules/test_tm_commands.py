@@ -169,7 +169,11 @@ class TransactionCommandTests(Commanded):
 
     def test_reply(self) -> None:
         """tm:reply answers the transaction of that $T_id with our To tag, headers and body; once only."""
-        self.start('route { append_to_reply("X-Kept: 1\\r\\n"); t_reply(180, "Ringing"); xlog("L_ALERT", "$T_id"); }')
+        self.start("""
+        route {
+            append_to_reply("X-Kept: 1\\r\\n"); t_reply(180, "Ringing"); t_wait_for_new_branches(); xlog("L_ALERT", "$T_id");
+        }
+        """)
         self.arrive(request("INVITE"))
         (name,) = self.logged()
         self.sent(ALICE)
