@@ -285,6 +285,7 @@ _KINDS: Mapping[Any, Kind] = {int: Kind.INT, str: Kind.STR, Writable: Kind.WRITA
 
 def _parameter(owner: str, parameter: inspect.Parameter, annotation: Any) -> Parameter:
     """What the compiler must know of one parameter of a function."""
+    name = parameter.name.rstrip("_")  # "from" is no name in Python
     optional = parameter.default is not inspect.Parameter.empty
     check: Callable[[Any], object] | None = None
     fixup: Fixup | None = None
@@ -307,11 +308,11 @@ def _parameter(owner: str, parameter: inspect.Parameter, annotation: Any) -> Par
         else:
             break
     if fixup is not None:
-        return Parameter(parameter.name, fixup.kind, optional, fixup.route, check, fixup.guarded, fixup.variable)
+        return Parameter(name, fixup.kind, optional, fixup.route, check, fixup.guarded, fixup.variable)
     kind = _KINDS.get(annotation)
     if kind is None:
         raise Misdeclared(f"{owner}: parameter {parameter.name} has no type that a script can give: {annotation!r}")
-    return Parameter(parameter.name, kind, optional, check=check)
+    return Parameter(name, kind, optional, check=check)
 
 
 class ArgumentKind(enum.Enum):

@@ -63,10 +63,10 @@ class TmVariables(TmBase):
         return self.fr_inv_timeout if context is None or context.fr_inv_timeout is None else int(context.fr_inv_timeout)
 
     def set_fr_inv_timeout(self, run: Run, value: Any) -> None:
-        """Set ``$T_fr_inv_timeout`` for branches yet to be sent."""
+        """Set ``$T_fr_inv_timeout``: in a reply route for the branches that ring, from now on."""
         context = self.context(run)
         if context is not None:
-            context.fr_inv_timeout = None if value is None else int(value)
+            context.set_invite_timeout(None if value is None else int(value))
 
     @pvar("T_branch_last_reply_code", indexed=True)
     def branch_last_reply_code(self, run: Run, index: Index) -> int | None:

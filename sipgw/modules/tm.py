@@ -322,7 +322,7 @@ class Tm(TmVariables, TmCommands):
         else:
             run.transaction.on_branch = route
 
-    @function(REQUEST)
+    @function(REQUEST | BRANCH)
     def t_check_trans(self, run: Run) -> int:
         """Whether the request belongs to a transaction: a CANCEL to an INVITE that is here, a request that has one.
 

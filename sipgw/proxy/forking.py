@@ -364,6 +364,15 @@ class Forking(Context):
         """Whether there is a branch that can be cancelled."""
         return any(not branch.over and branch.type == "sip" for branch in self.branches)
 
+    def set_invite_timeout(self, seconds: float | None) -> None:
+        """Wait so long for a final answer to the INVITE after a provisional one, the usual time if None; open branches too."""
+        self.fr_inv_timeout = seconds
+        user = self.user
+        length = float(self.tm.fr_inv_timeout if seconds is None else seconds)
+        for branch in self.branches:
+            if branch.client is not None:
+                user.layer.set_invite_timeout(branch.client, length, user.clock())
+
     def add_headers(self, lines: str) -> None:
         """Put ``lines`` into every request that is sent from now on: branches, their ACKs and CANCELs."""
         self.extra_headers = lines

@@ -526,6 +526,14 @@ class TransactionLayer:
                 return
             transaction.limit = self.delays.add(-(-left // 0.5) * 0.5, now, transaction, event)
 
+    def set_invite_timeout(self, transaction: ClientTransaction, seconds: float, now: float) -> None:
+        """Give timer C of an INVITE another length: from now on, if it runs already."""
+        transaction.invite_timeout = seconds
+        if transaction.state is _PROCEEDING and transaction.method == "INVITE":
+            if transaction.limit is not None:
+                transaction.limit.cancel()
+            transaction.limit = self.delays.add(seconds, now, transaction, _TIMER_C)
+
     # Time and the end
 
     def wake_at(self) -> float | None:

@@ -368,3 +368,65 @@ class PassingTests(Calls):
         self.answer(bob, 200)
         self.assertEqual(self.said(ALICE), ["200 PRACK", "199", "200"])
         self.settle()
+
+
+class ParameterTests(Calls):
+    """Parameters and variables that change how long a transaction waits and what it shows."""
+
+    def test_avps_in_reply_routes(self) -> None:
+        """With onreply_avp_mode a reply route has the transaction's AVPs; without it none, and its own are forgotten."""
+        for mode, seen in ((0, ["<null>", "<null>", "av"]), (1, ["av", "from 180", "from 486"])):
+            self.start(f"""
+            modparam("tm", "onreply_avp_mode", {mode})
+            route {{ $avp(a) = "av"; t_on_reply("r"); t_on_failure("f"); t_relay(); }}
+            onreply_route[r] {{ xlog("L_ALERT", "$avp(a)"); $avp(a) := "from " + $rs; }}
+            failure_route[f] {{ xlog("L_ALERT", "$avp(a)"); }}
+            """)
+            (bob,) = self.invite()
+            self.answer(bob, 180)
+            self.answer(bob, 486)
+            self.assertEqual(self.logged(), seen)
+            self.settle()
+
+    def test_no_trying(self) -> None:
+        """Without auto_100trying the script answers 100, or nobody."""
+        self.start('modparam("tm", "auto_100trying", 0)\nroute { t_newtran(); t_relay(); }')
+        (bob,) = self.invite()
+        self.assertEqual(self.said(ALICE), [])
+        self.answer(bob, 486)
+        self.assertEqual(self.said(ALICE), ["486"])
+        self.settle()
+
+    def test_timeout_from_reply_route(self) -> None:
+        """$T_fr_inv_timeout set in a reply route counts from that reply on; null is the usual time again."""
+        self.start("""
+        modparam("tm", "fr_inv_timeout", 50)
+        route { $T_fr_inv_timeout = 100; t_on_reply("r"); t_relay(); }
+        onreply_route[r] {
+            if ($rs == 180) $T_fr_inv_timeout = 5;
+            if ($rs == 183) $T_fr_inv_timeout = NULL;
+            xlog("L_ALERT", "$T_fr_inv_timeout");
+        }
+        """)
+        for status, length in ((180, 5), (183, 50), (182, 100)):
+            (bob,) = self.invite(branch=str(status))
+            self.sent(ALICE)
+            self.wait(3)
+            self.answer(bob, status)
+            self.wait(length - 0.5)
+            self.assertEqual(self.said(ALICE), [str(status)])
+            self.wait(1)
+            self.assertEqual((self.said(ALICE)[0], self.logged()), ("408", [str(length)]))
+            self.settle()
+
+    def test_transaction_in_branch(self) -> None:
+        """In a branch route t_check_trans is true, and $T_fr_timeout set there counts for the branch."""
+        self.start("""
+        route { if (!t_check_trans()) xlog("L_ALERT", "new"); t_on_branch("b"); t_relay(); }
+        branch_route[b] { if (t_check_trans()) xlog("L_ALERT", "known"); $T_fr_timeout = 3; }
+        """)
+        self.invite()
+        self.assertEqual(self.logged(), ["new", "known"])
+        self.wait(3.5)
+        self.assertIn("408", self.said(ALICE))
+        self.settle()

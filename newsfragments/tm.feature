@@ -1,0 +1,1 @@
+tm is whole but for t_write_req, t_write_unix and what needs a clusterer: copies of requests, branches that come while others ring, $bavp and $tm.branch.*, its management commands; a failure route sees what OpenSIPS's sees, a request that cannot be sent is answered 477 at once, and CANCELs say why.
