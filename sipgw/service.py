@@ -31,6 +31,7 @@ from sipgw import __version__, interfaces
 from sipgw.configuration import Configuration, Reading, SocketPlan, read_configuration, settings_of
 from sipgw.core.events import run_alone
 from sipgw.core.user import TransactionUser
+from sipgw.db.databases import Engines
 from sipgw.exports import Module
 from sipgw.log import LEVELS, LONGEST, Consumer, LineObserver, LogFile, level_of, log, to_stream, to_syslog
 from sipgw.mi.commands import Commands
@@ -138,6 +139,7 @@ class SipServer(Service):
         """The consumer whose lines twisted.logger takes."""
         self._syslog: LineObserver | None = None
         self.statistics = Statistics()
+        self.databases: interfaces.Databases = Engines(self.settings)
         self._commands = Commands(self.write_log)
         self.commands: interfaces.Commands = self._commands
         self.modules: dict[str, Module] = {}

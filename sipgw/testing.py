@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from twisted.internet.task import Clock
 
+from sipgw import interfaces
 from sipgw.configuration import Reading, read_configuration, reading_of
 from sipgw.core.user import TransactionUser
+from sipgw.db.databases import Engines
 from sipgw.log import Consumer
 from sipgw.mi.commands import Commands
 from sipgw.script.symbols import ModuleSymbols, Symbols
@@ -161,6 +163,7 @@ class FakeServer:
         self.symbols = Symbols.of([ModuleSymbols("core", variables=VARIABLES, transformations=TRANSFORMATIONS)])
         self.modules: dict[str, Any] = {}
         self.arguments: list[str] = []
+        self.databases: interfaces.Databases = Engines({})
         self.consumers = {name: Consumer() for name in ("stderror", "syslog", "event")}
         self.stopped = False
         self.reloads = 0

@@ -1,0 +1,1 @@
+"""The data layer: databases behind OpenSIPS's URLs, their tables and versions."""
