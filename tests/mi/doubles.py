@@ -39,6 +39,7 @@ class FakeServer:
         self.arguments = ["sipgw", "-c", "opensips.cfg"]
         self.consumers: dict[str, Any] = {}
         self.symbols: Any = None
+        self.databases: Any = None
         self.stopped = False
         self.calls: list[tuple[float, Any]] = []
         self.reload_fault: Exception | None = None
