@@ -375,7 +375,7 @@ class TransactionUser(Surroundings):
         done: Callable[[Any], None] | None,
     ) -> None:
         """Let the run wait for ``awaited``, and go on when it fires."""
-        request = run.kind is RouteKind.REQUEST
+        request = run.kind is RouteKind.REQUEST and run.flow is not None
         if request and run.transaction is None and self.on_wait is not None:
             self.on_wait(run)
 

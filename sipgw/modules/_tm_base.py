@@ -27,6 +27,10 @@ def only_one(value: int) -> None:
         raise ValueError("only 1 is possible: sipgw always matches as RFC 3261 17.2.3 says")
 
 
+REMOTE = "remote_transaction"
+"""What a run keeps that has no transaction of its own but may send branches of another one: a weak reference to it."""
+
+
 def _alive(context: ResponseContext | None) -> ResponseContext | None:
     """``context``, unless its transaction has ended."""
     return None if context is None or context.server.state is State.TERMINATED else context
@@ -148,6 +152,13 @@ class TmBase(Module):
         if self.auto_100trying and request.method == "INVITE":
             context.send_reply(run, 100, "Giving it a try")
         return context
+
+    def reachable(self, run: Run) -> ResponseContext | None:
+        """The transaction of ``run``, or that of the run that let this one be notified (event_routing)."""
+        if run.transaction is None and run.context is not None and REMOTE in run.context:
+            return _alive(run.context[REMOTE]())
+        found: ResponseContext | None = run.transaction
+        return found
 
     def name_of(self, context: ResponseContext) -> str:
         """``$T_id``: a name of the transaction by which a management command finds it."""

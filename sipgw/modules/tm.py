@@ -23,7 +23,7 @@ from sipgw.exports import (
 )
 from sipgw.modules._tm_commands import TmCommands
 from sipgw.modules._tm_variables import TmVariables
-from sipgw.proxy.branches import main_branch
+from sipgw.proxy.branches import main_branch, told_branch
 from sipgw.proxy.forward import NoWay, forward
 from sipgw.proxy.headers import header_text
 from sipgw.proxy.originate import new_request
@@ -69,10 +69,8 @@ def cancel_scope(text: str) -> None:
 
 def injection_source(text: str) -> None:
     """Refuse what ``t_inject_branches`` cannot take branches from."""
-    if text == "event":
-        raise ValueError("branches from events need the module event_routing, which comes in a later version of sipgw")
-    if text != "msg":
-        raise ValueError(f"t_inject_branches takes branches from 'msg', not {text!r}")
+    if text not in ("msg", "event"):
+        raise ValueError(f"t_inject_branches takes branches from 'msg' or 'event', not {text!r}")
 
 
 def injection_flags(text: str) -> None:
@@ -263,7 +261,7 @@ class Tm(TmVariables, TmCommands):
     @function(REQUEST | FAILURE | ONREPLY | BRANCH)
     def t_wait_no_more_branches(self, run: Run) -> bool:
         """Wait for no more branches: when those that are there have ended, so has the transaction."""
-        context: ResponseContext | None = run.transaction
+        context = self.reachable(run)
         if context is None:
             return False
         context.wait_no_more()
@@ -275,12 +273,19 @@ class Tm(TmVariables, TmCommands):
     ) -> int:
         """Send the transaction's request to more places: to ``$ru`` and its branches, in a reply route to those appended there.
 
-        ``flags``: "cancel" those that are open, this is the "last" one. Results as of ``t_relay``."""
-        context: ResponseContext | None = run.transaction
+        ``source`` "event": to the contact that E_UL_CONTACT_INSERT told of. In a route that an event has set off it is the
+        transaction of the run that asked for that. ``flags``: "cancel" those that are open, this is the "last" one. Results as
+        of ``t_relay``."""
+        context = self.reachable(run)
         if context is None:
             return -1
         destinations = run.branches
-        if run.kind is RouteKind.REQUEST:
+        if source == "event":
+            told = told_branch(run)
+            if told is None:
+                return -1
+            destinations = [told]
+        elif run.kind is RouteKind.REQUEST:
             destinations = [main_branch(run), *destinations]
         run.branches = []
         if not destinations:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from sipgw.script.run import Branch, Run
+from sipgw.sip.address import NameAddr, parse_list
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.uri import Uri
 
@@ -38,6 +39,28 @@ def main_branch(run: Run) -> Branch:
     branch = Branch(run.uri, run.dst_uri, run.path, run.q, run.branch_flags, run.send_socket)
     branch.attrs = run.attrs
     return branch
+
+
+_TOLD = ("uri", "received", "path", "qval", "socket", "bflags")
+"""The AVPs of a contact, named as the parameters of usrloc's events."""
+
+
+def told_branch(run: Run) -> Branch | None:
+    """The contact that an event of usrloc told of, whose parameters are AVPs now, as a branch; None, with an error logged, if
+    they are not those of a contact."""
+    said = {name: run.avps[name][-1] for name in _TOLD if run.avps.get(name)}
+    missing = [name for name in _TOLD if name not in said]
+    try:
+        if missing:
+            raise ValueError(f"there is no $avp({missing[0]})")
+        uri, received, path, socket = (str(said[name]) for name in ("uri", "received", "path", "socket"))
+        Uri.parse(uri)
+        next_hop = NameAddr.parse(parse_list(path)[0]).uri_text if path else received
+        q, flags = int(said["qval"]), int(said["bflags"])
+    except (ValueError, MalformedMessage) as error:
+        run.user.log(-1, f"t_inject_branches: no contact is told of: {error}")
+        return None
+    return Branch(uri, next_hop or None, path or None, q, flags, run.user.find_socket(socket) if socket else None)
 
 
 def set_main(run: Run, branch: Branch) -> None:

@@ -483,7 +483,7 @@ class LateBranchTests(Calls):
 
     def test_refused(self) -> None:
         """Sources and flags that mean nothing are refused when the script is read."""
-        for call in ('t_inject_branches("event")', 't_inject_branches("x")', 't_inject_branches("msg", "first")',
+        for call in ('t_inject_branches("events")', 't_inject_branches("x")', 't_inject_branches("msg", "first")',
                      't_replicate("sip:x", "allow-no-cancel")', 't_relay("nonsense")'):
             self.assertRaises(AssertionError, self.start, f"route {{ {call}; }}")
         self.assertRaises(AssertionError, self.start, 'route { t_on_reply("r"); }\nonreply_route[r] { t_cancel_branch("x"); }')

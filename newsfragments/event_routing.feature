@@ -1,0 +1,1 @@
+event_routing: scripts wait for events (wait_for_event, with or without async) or let a route run at each (notify_on_event), which may send new branches of a call that is under way: t_inject_branches("event").
