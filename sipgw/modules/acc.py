@@ -1,85 +1,137 @@
-"""acc: accounting to the log; the work is done in ``proxy/accounting.py``.
+"""acc: accounting to the log, to a database and by events; the work is done in ``proxy/accounting.py``.
 
-Only the backend ``log`` is here: a script that asks for another is refused when it is read. The flag ``cdr`` changes nothing, as
-in OpenSIPS where module dialog is not loaded: the INVITE and the BYE are accounted as transactions."""
+A call never waits for its accounting: rows go through a queue (``db/writes.py``) that keeps them while the database is down, and
+what can never be written is logged with all its values (docs/decisions/0015)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from sipgw.exports import BRANCH, FAILURE, LOCAL, REQUEST, Module, function, param, pvar, requires
+from sipgw.db.writes import WriteQueue
+from sipgw.exports import BRANCH, FAILURE, LOCAL, REQUEST, Module, event, function, param, pvar, requires
+from sipgw.interfaces import Change
 from sipgw.modules.rr import Rr
 from sipgw.modules.tm import Tm
-from sipgw.proxy.accounting import Account, account_of, accounting_line, cut_comment, keep_account
+from sipgw.proxy.account_backends import Events, Fields, LogLines, TableRows
+from sipgw.proxy.accounting import (
+    ANSWERED,
+    BACKENDS,
+    ENDED,
+    MISSED,
+    REQUESTED,
+    Account,
+    Backend,
+    Record,
+    account_of,
+    cut_comment,
+    keep_account,
+    parse_fields,
+    parse_flags,
+    parse_types,
+)
 from sipgw.script.run import Run, Value
 from sipgw.sip.message import Request
 
-FLAGS = ("cdr", "missed", "failed")
-OTHER_BACKENDS = ("db", "aaa", "evi")
-
-
-def parse_types(text: str) -> None:
-    """Refuse backends other than ``log``."""
-    for word in text.split("|"):
-        name = word.strip().lower()
-        if name in OTHER_BACKENDS:
-            raise ValueError(f"sipgw accounts to the log only: {word.strip()!r} is not there")
-        if name != "log":
-            raise ValueError(f"unknown accounting backend {word.strip()!r}: write log")
-
-
-def parse_flags(text: str) -> frozenset[str]:
-    """The flags in ``cdr|missed|failed``."""
-    flags = frozenset(word.strip().lower() for word in text.split("|"))
-    for flag in sorted(flags):
-        if flag not in FLAGS:
-            raise ValueError(f"unknown accounting flag {flag!r}: write some of {'|'.join(FLAGS)}")
-    return flags
-
-
-def parse_fields(text: str) -> dict[str, str]:
-    """The tags in ``log: tag->name; tag``, each with the name that is written."""
-    backend, colon, rest = text.partition(":")
-    if colon:
-        parse_types(backend)
-    fields: dict[str, str] = {}
-    for part in (rest if colon else text).split(";"):
-        tag, arrow, name = (piece.strip() for piece in part.partition("->"))
-        if not tag or (arrow and not name):
-            raise ValueError(f"{part.strip()!r} is no field: write tag or tag->name")
-        fields[tag] = name or tag
-    return fields
+ACC_VERSION, MISSED_VERSION = 7, 5
+"""Versions of the tables."""
 
 
 class Acc(Module):
-    """Writes a line about each transaction that a script wants accounted."""
+    """Writes down each transaction, or each call, that a script wants accounted."""
+
+    later = dict.fromkeys(("aaa_url", "service_type"), "accounting by RADIUS comes in a later version of sipgw")
 
     tm: Tm = requires("tm")
     rr: Rr | None = requires("rr", optional=True)
 
     early_media: int = param(0, "Whether provisional answers with a body are accounted too: 0 or 1")
     report_cancels: int = param(0, "Whether CANCEL requests are accounted: 0 or 1")
-    detect_direction: int = param(0, "Whether From and To change places in lines about requests of the callee: 0 or 1 (needs rr)")
+    detect_direction: int = param(0, "Whether From and To change places for requests of the callee: 0 or 1 (needs rr)")
     log_level: int = param(2, "The level of the lines, -3 (alert) to 4 (debug)")
     log_facility: str = param("LOG_DAEMON", "The syslog facility of the lines", unused="all lines go where sipgw's log goes")
     extra_fields: str = param("", "Fields for $acc_extra(tag): 'log: tag->name; tag'", check=parse_fields, each="_add_extra")
     leg_fields: str = param("", "Fields for $acc_leg(tag), one set for each leg", check=parse_fields, each="_add_leg")
+    db_url: str = param("", "The database for the backend db; if empty db_default_url, and without that there is none")
+    db_table_acc: str = param("acc", "The table of what has succeeded")
+    db_table_missed_calls: str = param("missed_calls", "The table of missed calls")
+    db_table_avp: str = param("", "An AVP with the table", unused="OpenSIPS ignores it too: give do_accounting() a table")
+    acc_method_column: str = param("method", "The column of the method")
+    acc_from_tag_column: str = param("from_tag", "The column of the From tag")
+    acc_to_tag_column: str = param("to_tag", "The column of the To tag")
+    acc_callid_column: str = param("callid", "The column of the Call-ID")
+    acc_sip_code_column: str = param("sip_code", "The column of the status")
+    acc_sip_reason_column: str = param("sip_reason", "The column of the reason phrase")
+    acc_time_column: str = param("time", "The column of the time")
+
+    answered_event = event("E_ACC_EVENT")
+    missed_event = event("E_ACC_MISSED_EVENT")
+    ended_event = event("E_ACC_CDR")
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
-        self._extra: dict[str, str] = {}
-        self._leg: dict[str, str] = {}
+        self._fields = {name: Fields() for name in BACKENDS}
         super().__init__(server, **parameters)
+        self._events = Events(
+            self._fields["evi"], {ANSWERED: self.answered_event, MISSED: self.missed_event, ENDED: self.ended_event}
+        )
+        self.backends: dict[str, Backend] = {"log": LogLines(self._fields["log"], self._write), "evi": self._events}
+        self.writes: WriteQueue | None = None
 
     async def start(self) -> None:
         """Make sure that what was asked for is there."""
         if self.detect_direction and self.rr is None:
             raise ValueError('acc.detect_direction needs loadmodule "rr.so"')
+        self._events.declare()
+        if self.db_url or self.server.user.globals.get("db_default_url"):
+            await self._open_database()
+
+    async def _open_database(self) -> None:
+        databases = self.server.databases
+        database = await databases.open(self.db_url)
+        flat = database.dialect == "flatstore"
+        if not flat:
+            await databases.check(database, self.db_table_acc, ACC_VERSION)
+            await databases.check(database, self.db_table_missed_calls, MISSED_VERSION)
+        self.writes = WriteQueue(database, self.server.user, self._lost)
+        columns = {
+            "method": self.acc_method_column, "from_tag": self.acc_from_tag_column, "to_tag": self.acc_to_tag_column,
+            "callid": self.acc_callid_column, "sip_code": self.acc_sip_code_column,
+            "sip_reason": self.acc_sip_reason_column, "time": self.acc_time_column,
+        }
+        tables = {ANSWERED: self.db_table_acc, MISSED: self.db_table_missed_calls}
+        self.backends["db"] = TableRows(self._fields["db"], self.writes, columns, tables, every_field=flat)
+
+    async def stop(self) -> None:
+        """Write what waits."""
+        if self.writes is not None:
+            await self.writes.close()
+
+    def _lost(self, changes: Sequence[Change], reason: str) -> None:
+        """Log rows that will never be written, with all that they say."""
+        for change in changes:
+            if change.kind == "insert":
+                said = ";".join(f"{name}={value!s}" for name, value in change.values.items())
+                self.server.user.log(-1, f"ACC: not written to {change.table}: {said} ({reason})")
 
     def _add_extra(self, text: str) -> None:
-        self._extra.update(parse_fields(text))
+        backends, fields = parse_fields(text)
+        for name in backends:
+            self._fields[name].extra.update(fields)
 
     def _add_leg(self, text: str) -> None:
-        self._leg.update(parse_fields(text))
+        backends, fields = parse_fields(text)
+        for name in backends:
+            self._fields[name].leg.update(fields)
+
+    def _has_extra(self, tag: str) -> bool:
+        return any(tag in fields.extra for fields in self._fields.values())
+
+    def _has_leg(self, tag: str) -> bool:
+        return any(tag in fields.leg for fields in self._fields.values())
+
+    @property
+    def _has_legs(self) -> bool:
+        return any(fields.leg for fields in self._fields.values())
 
     def _write(self, text: str) -> None:
         user = self.server.user
@@ -90,7 +142,7 @@ class Acc(Module):
         """The account of the request of ``run``, made if there is none."""
         account = account_of(run)
         if account is None:
-            account = Account(self._extra, self._leg, self._write)
+            account = Account(self.backends, run.user.wall_clock())
             keep_account(run, account)
         return account
 
@@ -98,23 +150,32 @@ class Acc(Module):
 
     @function(REQUEST | FAILURE | BRANCH)
     def do_accounting(
-        self, run: Run, type: Annotated[str, parse_types], flags: Annotated[str, parse_flags] | None = None
+        self,
+        run: Run,
+        type: Annotated[str, parse_types],
+        flags: Annotated[str, parse_flags] | None = None,
+        table: str | None = None,
     ) -> bool:
-        """Account the transaction of this request: its success, with ``missed`` and ``failed`` its failures too."""
+        """Account the transaction of this request: its success, with ``missed`` and ``failed`` its failures too.
+
+        ``table``: of what has succeeded, in the database."""
         try:
-            parse_types(type)
-            chosen = parse_flags(flags) if flags else frozenset()
+            backends = parse_types(type)
+            chosen: frozenset[str] = parse_flags(flags) if flags else frozenset()
         except ValueError as error:
             run.user.log(-1, f"do_accounting: {error}")
+            return False
+        if "db" in backends and self.writes is None:
+            run.user.log_rarely("acc db", -1, "do_accounting: there is no database: set acc.db_url or db_default_url")
             return False
         request = run.message
         if not isinstance(request, Request) or (request.method == "CANCEL" and not self.report_cancels):
             return True
         account = self._open(run)
-        account.answered = True
-        account.missed |= "missed" in chosen
-        account.failed |= "failed" in chosen
+        account.want(backends, chosen)
         account.early = bool(self.early_media)
+        if "db" in backends and (table or not account.table):
+            account.table = table or self.db_table_acc
         if self.detect_direction and self.rr is not None:
             account.swapped = self.rr.is_upstream(run)
         if not account.listens:
@@ -126,42 +187,57 @@ class Acc(Module):
     def drop_accounting(
         self, run: Run, type: Annotated[str, parse_types] | None = None, flags: Annotated[str, parse_flags] | None = None
     ) -> bool:
-        """Account nothing of this request any more, or with ``flags`` only not those."""
+        """Account nothing of this request any more, or not by the backends ``type``; with ``flags`` only not those."""
         try:
-            if type:
-                parse_types(type)
+            backends = parse_types(type) if type else BACKENDS
             chosen = parse_flags(flags) if flags else None
         except ValueError as error:
             run.user.log(-1, f"drop_accounting: {error}")
             return False
         account = account_of(run)
         if account is not None:
-            if chosen is None:
-                account.answered = account.missed = account.failed = False
-            else:
-                account.missed &= "missed" not in chosen
-                account.failed &= "failed" not in chosen
+            account.drop(backends, chosen)
         return True
 
-    @function(REQUEST | FAILURE | BRANCH | LOCAL)
-    def acc_log_request(self, run: Run, comment: str) -> bool:
-        """Account this request now; ``comment`` is how it ended, ``404 Not Found``."""
+    def _account_now(self, run: Run, backend: str, comment: str, table: str = "") -> bool:
+        """Account this request by one backend."""
         request = run.message
         if not isinstance(request, Request):
             return False
         code, reason = cut_comment(comment)
-        now = int(run.user.wall_clock())
+        now = run.user.wall_clock()
         account = account_of(run)
         if account is not None:
-            self._write(account.line("request accounted", now, request, request.to_tag, code, reason))
+            record = account.record_of(REQUESTED, request, request.to_tag, code, reason, now)
         else:
-            self._write(accounting_line("request accounted", f"timestamp={now}", request, request.to_tag, code, reason))
+            record = Record(
+                REQUESTED, request.method, request.from_tag or "", request.to_tag or "", request.call_id, code, reason, now, now
+            )
+        self.backends[backend].write(record, account, table)
         return True
+
+    @function(REQUEST | FAILURE | BRANCH | LOCAL)
+    def acc_log_request(self, run: Run, comment: str) -> bool:
+        """Write a line about this request now; ``comment`` is how it ended, ``404 Not Found``."""
+        return self._account_now(run, "log", comment)
+
+    @function(REQUEST | FAILURE | BRANCH | LOCAL)
+    def acc_db_request(self, run: Run, comment: str, table: str) -> bool:
+        """Write a row about this request into ``table`` now; ``comment`` is how it ended."""
+        if self.writes is None:
+            run.user.log_rarely("acc db", -1, "acc_db_request: there is no database: set acc.db_url or db_default_url")
+            return False
+        return self._account_now(run, "db", comment, table)
+
+    @function(REQUEST | FAILURE | BRANCH | LOCAL)
+    def acc_evi_request(self, run: Run, comment: str) -> bool:
+        """Raise ``E_ACC_EVENT`` about this request now, or ``E_ACC_MISSED_EVENT`` if the code of ``comment`` is 300 or more."""
+        return self._account_now(run, "evi", comment)
 
     @function(REQUEST | FAILURE | BRANCH | LOCAL)
     def acc_new_leg(self, run: Run) -> bool:
         """Begin another leg, all of whose values are null; false where no ``leg_fields`` are declared."""
-        if not self._leg:
+        if not self._has_legs:
             run.user.log(-1, "acc_new_leg: no leg_fields are declared")
             return False
         self._open(run).legs.append({})
@@ -177,7 +253,7 @@ class Acc(Module):
 
     def set_extra(self, run: Run, tag: str, value: Value) -> None:
         """Give ``$acc_extra(tag)`` a value."""
-        if tag in self._extra:
+        if self._has_extra(tag):
             self._open(run).extra[tag] = value
         else:
             run.user.log(-1, f"$acc_extra({tag}): no such field in extra_fields")
@@ -196,7 +272,7 @@ class Acc(Module):
 
     def set_leg(self, run: Run, tag: str, index: int | str | None, value: Value) -> None:
         """Give ``$acc_leg(tag)`` a value."""
-        if tag not in self._leg:
+        if not self._has_leg(tag):
             run.user.log(-1, f"$acc_leg({tag}): no such field in leg_fields")
             return
         self._open(run)

@@ -8,13 +8,15 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from sipgw.modules.acc import Acc, parse_fields, parse_flags, parse_types
+from sipgw.modules.acc import Acc
 from sipgw.modules.rr import Rr
+from sipgw.proxy.accounting import parse_fields, parse_flags, parse_types
 from sipgw.script.run import Run
-from tests.doubles import fake_server
+from sipgw.testing import FakeServer as LoneServer
 from tests.proxy.rig import FakeServer, Rig, request
 from tests.proxy.rig import response as first_response
 
+DATED = "timestamp=1700000000;created=1700000000;setuptime=0;"
 HEAD = "timestamp=1700000000;created=0;setuptime=1700000000;"
 
 
@@ -56,7 +58,7 @@ class AccTests(SynchronousTestCase):
 
     def lines(self) -> list[str]:
         """What was accounted, without its beginning."""
-        found = [text.replace(HEAD, "") for level, text in self.rig.log if text.startswith("ACC")]
+        found = [text.replace(HEAD, "").replace(DATED, "") for level, text in self.rig.log if text.startswith("ACC")]
         self.rig.log.clear()
         return found
 
@@ -291,9 +293,9 @@ class ParameterTests(TestCase):
 
     def test_types_and_flags(self) -> None:
         """Other backends, unknown words."""
-        parse_types("log")
-        parse_types("LOG | log")
-        for text in ("db", "log|db", "aaa", "evi", "foo", ""):
+        for text, names in [("log", ("log",)), ("LOG | log", ("log",)), ("db|log | evi", ("evi", "log", "db"))]:
+            self.assertEqual(parse_types(text), names)
+        for text in ("aaa", "log|aaa", "foo", ""):
             self.assertRaises(ValueError, parse_types, text)
         self.assertEqual(parse_flags("cdr | missed|FAILED"), {"cdr", "missed", "failed"})
         for text in ("foo", "missed|", ""):
@@ -301,12 +303,12 @@ class ParameterTests(TestCase):
 
     def test_from_variables(self) -> None:
         """A bad word that comes from a variable fails when it is used."""
-        acc = Acc(fake_server())
+        acc = Acc(LoneServer())
         rig = Rig()
         results: list[bool] = []
 
         async def route(run: Run) -> None:
-            results.extend((acc.do_accounting(run, "db"), acc.do_accounting(run, "log", "x"), acc.drop_accounting(run, "x")))
+            results.extend((acc.do_accounting(run, "foo"), acc.do_accounting(run, "log", "x"), acc.drop_accounting(run, "x")))
 
         rig.routes(route)
         rig.arrive(request("MESSAGE"), 7001)
@@ -314,14 +316,16 @@ class ParameterTests(TestCase):
 
     def test_fields(self) -> None:
         """Tags and names."""
-        for text, fields in [("log: a->Extra_a; b", {"a": "Extra_a", "b": "b"}), ("a->x;b->y", {"a": "x", "b": "y"}),
-                             ("a", {"a": "a"})]:
-            self.assertEqual(parse_fields(text), fields)
-        for text in ("db: a->b", "a;;b", "->x", "a->", ""):
+        for text, backends, fields in [
+            ("log: a->Extra_a; b", ("log",), {"a": "Extra_a", "b": "b"}), ("a->x;b->y", ("log",), {"a": "x", "b": "y"}),
+            ("a", ("log",), {"a": "a"}), ("db|evi: a->b", ("evi", "db"), {"a": "b"}),
+        ]:
+            self.assertEqual(parse_fields(text), (backends, fields))
+        for text in ("aaa: a->b", "a;;b", "->x", "a->", ""):
             self.assertRaises(ValueError, parse_fields, text)
 
     async def test_needs_rr(self) -> None:
         """detect_direction needs rr."""
-        await Acc(fake_server(), detect_direction=0).start()
+        await Acc(LoneServer(), detect_direction=0).start()
         with self.assertRaises(ValueError):
-            await Acc(fake_server(), detect_direction=1).start()
+            await Acc(LoneServer(), detect_direction=1).start()
