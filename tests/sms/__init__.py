@@ -1,0 +1,1 @@
+"""The SMPP gateway."""
