@@ -16,6 +16,7 @@ from typing import Any
 import sipgw.modules
 from sipgw.core.measures import register_core_statistics
 from sipgw.core.user import TransactionUser
+from sipgw.db.databases import Engines
 from sipgw.exports import Command, Module, ParamDeclaration
 from sipgw.script.errors import guess
 from sipgw.script.globals import GLOBALS, SPELLINGS
@@ -199,6 +200,7 @@ def core_statistics() -> list[str]:
     never: Any = None
     user = TransactionUser(float, float, _no_log, {}, statistics, never)
     Resolver(user, None)
+    Engines({}, statistics)
     register_core_statistics(statistics, user)
     names = (f"{each.group}:{each.name}" for each in statistics)
     return [re.sub(r"(?<=^pkmem:)0|(?<=-proc-)0$", "*", name) for name in names]

@@ -139,7 +139,8 @@ class SipServer(Service):
         """The consumer whose lines twisted.logger takes."""
         self._syslog: LineObserver | None = None
         self.statistics = Statistics()
-        self.databases: interfaces.Databases = Engines(self.settings)
+        self._databases = Engines(self.settings, self.statistics)
+        self.databases: interfaces.Databases = self._databases
         self._commands = Commands(self.write_log)
         self.commands: interfaces.Commands = self._commands
         self.modules: dict[str, Module] = {}
@@ -459,6 +460,7 @@ class SipServer(Service):
                 await module.stop()
             except Exception as error:
                 self.user.broken(error)
+        await self._databases.close()
 
     def _close(self, _result: Any) -> None:
         if self.resolver is not None:

@@ -163,7 +163,7 @@ class FakeServer:
         self.symbols = Symbols.of([ModuleSymbols("core", variables=VARIABLES, transformations=TRANSFORMATIONS)])
         self.modules: dict[str, Any] = {}
         self.arguments: list[str] = []
-        self.databases: interfaces.Databases = Engines({})
+        self.databases: interfaces.Databases = Engines({}, self.statistics)
         self.consumers = {name: Consumer() for name in ("stderror", "syslog", "event")}
         self.stopped = False
         self.reloads = 0

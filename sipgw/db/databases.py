@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sipgw.db.errors import DatabaseError
+from sipgw.db.measures import queries
 from sipgw.interfaces import Database
+from sipgw.statistics import Statistics
 
 __all__ = ["Engines", "hide_password", "scheme_of"]
 
@@ -31,13 +33,22 @@ def hide_password(url: str) -> str:
     return _PASSWORD.sub(r"\1:***@", url)
 
 
+async def _close(database: Database) -> None:
+    close = getattr(database, "close", None)
+    if close is not None:
+        await close()
+
+
 class Engines:
     """What ``interfaces.Databases`` asks for.
 
-    ``settings`` are the global parameters of the script (``db_default_url``, ``db_version_table``)."""
+    ``settings`` are the global parameters of the script (``db_default_url``, ``db_version_table``). A database may have two
+    coroutine functions more than the interface says: ``start``, which connects, and ``close``."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], statistics: Statistics | None = None) -> None:
         self._settings = settings
+        if statistics is not None:
+            queries(statistics)
         self._engines: dict[str, Callable[[str], Database]] = {}
         self._open: dict[str, Database] = {}
 
@@ -57,8 +68,21 @@ class Engines:
             if engine is None:
                 module = "db_postgres" if scheme.startswith("postgres") else f"db_{scheme}"
                 raise DatabaseError(f'no module is loaded for {hide_password(url)}: loadmodule "{module}.so"')
-            found = self._open[url] = engine(url)
+            found = engine(url)
+            start = getattr(found, "start", None)
+            if start is not None:
+                try:
+                    await start()
+                except BaseException:
+                    await _close(found)
+                    raise
+            self._open[url] = found
         return found
+
+    async def close(self) -> None:
+        """Close all of them, those first that were opened last."""
+        while self._open:
+            await _close(self._open.popitem()[1])
 
     async def check(self, database: Database, table: str, version: int) -> None:
         """Compare the version of ``table`` with what the version table says."""
