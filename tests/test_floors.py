@@ -48,7 +48,7 @@ ALSO = {
 
 PURE_FILES = [
     *("sipgw.mi.jsonrpc", "sipgw.mi.xmlrpc", "sipgw.transport.proxy_protocol"),
-    *(f"sipgw.sms.{name}" for name in ("alphabets", "pdu", "reassembly", "receipts", "text", "udh")),
+    *(f"sipgw.sms.{name}" for name in ("alphabets", "pdu", "reassembly", "receipts", "session", "text", "udh")),
 ]
 """Files above floor 0 that are as pure as it."""
 
