@@ -1,0 +1,1 @@
+auth asks for passwords and checks them against variables: digest with MD5, SHA-256 and SHA-512-256 (RFC 8760), signed nonces that are good once or with a growing count, none of which outlives a restart; docs/decisions/0012-authentication.md says where it is stricter than OpenSIPS.
