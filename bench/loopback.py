@@ -34,6 +34,7 @@ class Work:
 WORKS = (
     Work("options", 20000, 2),
     Work("register", 12000, 2),
+    Work("digest", 6000, 4),
     Work("message", 8000, 4),
     Work("call", 3000, 13),
     Work("register", 8000, 2, "tcp"),
