@@ -8,6 +8,8 @@ READY = .venv/ready
 READY_DEV = .venv/ready-dev
 TESTS ?= tests
 PHONES = for pair in sip-tester=sipp baresip-core=baresip linphone-cli=linphonec; do tests/install.sh $$pair || true; done
+SERVERS = for pair in postgresql=pg_ctlcluster mariadb-server=mariadbd redis-server=redis-server redis-sentinel=redis-sentinel \
+	slapd=slapd ldap-utils=ldapsearch; do PATH="$$PATH:/usr/sbin" tests/install.sh $$pair || true; done
 ARGS ?=
 
 .PHONY: run test check bench nightly clean
@@ -20,6 +22,7 @@ run: $(READY)
 
 test: $(READY_DEV)
 	@$(PHONES)
+	@$(SERVERS)
 	$(BIN)/trial --rterrors $(TESTS)
 
 check: $(READY_DEV)
@@ -32,6 +35,7 @@ bench: $(READY_DEV)
 
 nightly: $(READY_DEV)
 	@$(PHONES)
+	@$(SERVERS)
 	SIPGW_NIGHTLY=1 $(BIN)/trial --rterrors $(TESTS)
 
 .venv/bin/pip:

@@ -1,1 +1,1 @@
-Databases: db_sqlite opens SQLite files (`sqlite:///path`); what is changed is on disk when the change is answered, no query holds up calls, and each has a time limit.
+Databases: db_sqlite, db_mysql and db_postgres open what `sqlite://`, `mysql://` and `postgres://` URLs name. What is changed is on disk when the change is answered; no query holds up calls; each has a time limit; a server that is down is told apart at once and found again within two seconds.

@@ -2,6 +2,7 @@
 
 Whoever asks gets an answer within ``limit`` seconds, whatever the database does: what has not begun by then never begins, the
 connection of what has is broken off, so that its thread comes back and nothing of it is committed. At most ``QUEUE`` may wait.
+Once the database is known to be down (``circuit.py``) whoever waits and whoever asks is told so at once.
 
 A connection that was lost since its last use is noticed before anything is sent. One that dies later loses what was under way:
 it is done again only if it changes nothing, or had done nothing yet; never twice.
@@ -10,6 +11,7 @@ Where the reactor has no threads (a ``Clock``), whoever asks waits."""
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,14 +23,23 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
+from sipgw.db.circuit import Circuit
 from sipgw.db.errors import DatabaseError, Unavailable
 
-__all__ = ["Answer", "Connections", "Link", "Wire"]
+__all__ = ["Answer", "Connections", "Link", "Wire", "says"]
 
 T = TypeVar("T")
 
 QUEUE = 10_000
 """How many may wait for an answer of one database."""
+
+
+PROBE = 1.0
+"""Seconds that a probe waits."""
+
+
+class Unreachable(Unavailable):
+    """No connection can be opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +93,19 @@ class Wire(Protocol):
         """Its URL without the password."""
 
     def connect(self) -> Link:
-        """Open a connection; blocks."""
+        """Open a connection; blocks, for a few seconds at most."""
 
     def explain(self, error: Exception) -> tuple[DatabaseError, bool]:
         """What ``error`` means, and whether the connection is gone with it."""
+
+
+def says(sock: Any) -> bool:
+    """Whether a socket has something to read, or its end."""
+    if sock is None:
+        return True
+    waiting = select.poll()
+    waiting.register(sock, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 class _Work(Generic[T]):
@@ -173,17 +193,31 @@ def _failed(error: Exception | None) -> Failure:
 class Connections:
     """At most ``most`` connections to one database.
 
-    ``limit``: seconds within which whoever asks has an answer. ``tries``: how often what changes nothing is asked of a
-    connection that breaks. ``done(seconds)`` hears how long each thing took."""
+    ``limit``: seconds within which whoever asks has an answer. ``tries``: how often what changes nothing is asked when its
+    connection breaks, ``connects``: how often a connection is tried. ``done(seconds)`` hears how long each thing took,
+    ``told(up, why)`` that the database went down or came back; without that nobody looks whether it is there."""
 
     def __init__(
-        self, wire: Wire, reactor: Any, most: int, *, limit: float, tries: int = 2, done: Callable[[float], None] | None = None
+        self,
+        wire: Wire,
+        reactor: Any,
+        most: int,
+        *,
+        limit: float,
+        tries: int = 2,
+        connects: int = 1,
+        done: Callable[[float], None] | None = None,
+        told: Callable[[bool, str], None] | None = None,
     ) -> None:
         self._wire = wire
         self._reactor = reactor
         self._limit = limit
-        self._tries = tries
+        self._tries = max(1, tries)
+        self._connects = max(1, connects)
         self._done = done
+        self._told = told
+        self._circuit = None if told is None else Circuit(reactor, self._probe, self._turned)
+        self._probing: Connections | None = None
         self._closed = False
         self._works: set[_Work[Any]] = set()
         """What is asked and not yet out of the threads' hands."""
@@ -194,8 +228,8 @@ class Connections:
     def run(self, ask: Callable[[Link], T], *, reads: bool) -> Deferred[T]:
         """Call ``ask`` with a connection, in a thread; its result or a ``DatabaseError``. ``reads``: it changes nothing."""
         work = _Work(ask, reads)
-        if self._closed or len(self._works) >= QUEUE:
-            why = "it is closed" if self._closed else f"{QUEUE} queries wait already"
+        why = self._refusal()
+        if why:
             work.answer.errback(_failed(Unavailable(f"{self._wire.name}: {why}")))
             return work.answer
         self._works.add(work)
@@ -212,6 +246,14 @@ class Connections:
         called.addBoth(lambda result: self._finish(work, result))
         return work.answer
 
+    def _refusal(self) -> str:
+        """Why nothing can be asked now; empty if it can."""
+        if self._closed:
+            return "it is closed"
+        if self._circuit is not None and self._circuit.down:
+            return f"it is down: {self._circuit.down}"
+        return f"{QUEUE} queries wait already" if len(self._works) >= QUEUE else ""
+
     def _finish(self, work: _Work[T], result: T | Failure) -> None:
         """Take what a thread has done, in the reactor's thread."""
         self._works.discard(work)
@@ -223,6 +265,8 @@ class Connections:
         if self._done is not None:
             self._done(work.took)
         if isinstance(result, Failure):
+            if self._circuit is not None and isinstance(result.value, Unreachable):
+                self._circuit.fail(str(result.value))
             work.answer.errback(result)
         else:
             work.answer.callback(result)
@@ -231,11 +275,33 @@ class Connections:
         """Answer in place of the database."""
         waited = "no answer" if work.began else "nothing could be asked"
         self._give_up(work, f"{waited} within {self._limit:g} s")
+        if self._circuit is not None:
+            self._circuit.doubt()
 
     def _give_up(self, work: _Work[Any], why: str) -> None:
         if not work.over:
             work.give_up()
             work.answer.errback(_failed(Unavailable(f"{self._wire.name}: {why}")))
+
+    # ---- is it there? ----
+
+    def _probe(self) -> Deferred[Answer]:
+        if self._probing is None:
+            self._probing = Connections(self._wire, self._reactor, 1, limit=PROBE, tries=1)
+        return self._probing.run(lambda link: link.execute("SELECT 1", ()), reads=True)
+
+    def _turned(self, up: bool, why: str) -> None:
+        """Tell whoever waits that it would be in vain."""
+        if not up:
+            self._give_up_all(f"it is down: {why}")
+        if self._told is not None:
+            self._told(up, why)
+
+    def _give_up_all(self, why: str) -> None:
+        for work in [*self._works]:
+            if work.timer is not None and work.timer.active():
+                work.timer.cancel()
+            self._give_up(work, why)
 
     # ---- in a thread ----
 
@@ -246,6 +312,7 @@ class Connections:
         while True:
             tried += 1
             link = self._connected(pool, work)
+            began = time.monotonic()
             try:
                 link.touched = link.aborted = False
                 if not work.take(link):
@@ -263,23 +330,28 @@ class Connections:
                 raise told from error
             finally:
                 work.take(None)
-                work.took = time.monotonic() - work.began
+                work.took += time.monotonic() - began
 
     def _connected(self, pool: Any, work: _Work[T]) -> Link:
         """The thread's connection, a new one if it has none or the other end has left."""
         if work.over:
             raise Unavailable(f"{self._wire.name}: too late")
-        try:
-            link: Link = pool.connect()
-            if not link.alive():
-                pool.disconnect(link)
-                link = pool.connect()
-        except DatabaseError:
-            raise
-        except Exception as error:
-            told, _ = self._wire.explain(error)
-            raise Unavailable(str(told)) from error
-        return link
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                link: Link = pool.connect()
+                if not link.alive():
+                    pool.disconnect(link)
+                    link = pool.connect()
+            except DatabaseError:
+                raise
+            except Exception as error:
+                told, lost = self._wire.explain(error)
+                if lost and tried < self._connects and not work.over:
+                    continue
+                raise (Unreachable if lost else Unavailable)(str(told)) from error
+            return link
 
     # ---- the end ----
 
@@ -287,8 +359,9 @@ class Connections:
         """Break off what is under way, end the threads, close their connections."""
         if not self._closed:
             self._closed = True
-            for work in [*self._works]:
-                if work.timer is not None and work.timer.active():
-                    work.timer.cancel()
-                self._give_up(work, "it is closed")
+            if self._circuit is not None:
+                self._circuit.close()
+            if self._probing is not None:
+                self._probing.close()
+            self._give_up_all("it is closed")
             self._threads.close()

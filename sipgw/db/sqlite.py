@@ -48,6 +48,7 @@ def _time(text: bytes) -> datetime | str:
 
 sqlite3.register_converter("datetime", _time)
 sqlite3.register_converter("timestamp", _time)
+sqlite3.register_converter("date", bytes.decode)
 sqlite3.register_converter("blob", bytes)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from sipgw.db.errors import Refused
 from sipgw.interfaces import Value, Where
 
-__all__ = ["Statement", "Statements", "checked", "checked_text", "time_text"]
+__all__ = ["Statement", "Statements", "checked", "checked_text", "number", "time_text"]
 
 Statement = tuple[str, tuple[Any, ...]]
 """A text with placeholders and what stands for them."""
@@ -53,6 +53,11 @@ def checked(value: Value) -> Value:
     return bytes(value)
 
 
+def number(text: str) -> int | float:
+    """What a decimal number holds, whole if it is."""
+    return float(text) if "." in text or not text.lstrip("-").isdigit() else int(text)
+
+
 def time_text(value: datetime) -> str:
     """A time as it is written in statements, to the second unless it says more."""
     return value.isoformat(" ", "microseconds" if value.microsecond else "seconds")
@@ -63,7 +68,8 @@ class Statements:
     """How one kind of database spells its statements.
 
     ``mark`` is its placeholder, ``quotes`` what stands around a name, ``lower`` whether unquoted names are lower case there,
-    ``bind`` turns a value into what its driver takes."""
+    ``bind`` turns a value into what its driver takes; in statements of scripts, where a number may have to be one, it is
+    ``checked``."""
 
     mark: str
     quotes: str = '"'
@@ -163,7 +169,8 @@ class Statements:
             raise Refused(f"a statement with {count} places and {len(values)} values")
         if self.mark != "?":
             parts = [self.mark if part == "?" else part.replace("%", "%%") for part in parts]
-        return "".join(parts), tuple(map(self.bind, values))
+        bind = checked if self.mark == "%s" else self.bind
+        return "".join(parts), tuple(map(bind, values))
 
 
 def _terms(where: Where) -> list[tuple[str, str, Value]]:
