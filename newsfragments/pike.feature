@@ -1,0 +1,1 @@
+Module pike: sources of floods are found and refused, by the script or before it runs.
