@@ -1,13 +1,20 @@
 """The scripts in ``examples``: each is compiled and started."""
 
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.testing import Wire, WiredServer
+from tests.db.memory import MemoryDatabases
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def _with_memory(server: Any) -> None:
+    """Have the databases that the scripts name in memory, so that none need be there."""
+    server.databases = MemoryDatabases()
 
 
 class ExampleTests(SynchronousTestCase):
@@ -19,6 +26,6 @@ class ExampleTests(SynchronousTestCase):
         self.assertTrue(files)
         for file in files:
             self.assertTrue(file.read_text(encoding="utf-8").startswith("# "), file.name)
-            server = WiredServer(file=str(file), wire=Wire(Clock()))
+            server = WiredServer(file=str(file), wire=Wire(Clock()), before=_with_memory)
             self.assertTrue(server.user.sockets, file.name)
             self.assertIsNotNone(server.user.routes.request, file.name)

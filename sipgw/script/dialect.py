@@ -66,6 +66,10 @@ FUNCTIONS: dict[str, str] = {
     "avp_db_store": "sql_avp_store",
     "avp_db_delete": "sql_avp_delete",
     "is_user_in": "db_is_user_in",
+    "uri_param": "ruri_has_param",
+    "add_uri_param": "ruri_add_param",
+    "del_uri_param": "ruri_del_param",
+    "tel2sip": "ruri_tel2sip",
 }
 """Functions that have another name now and take the same parameters."""
 
@@ -81,7 +85,6 @@ MODULES: dict[str, str] = {
 
 BUILT_IN: dict[str, str] = {
     "event_route": "event_route is part of the core now",
-    "uri": "its functions moved to auth_db (db_does_uri_exist ..) and sipmsgops",
     "xlog": "xlog is part of the core now",
 }
 """Modules that nobody needs to load any more: the line is dropped, with its parameters."""
@@ -144,7 +147,6 @@ GONE_SETTINGS: dict[str, str] = {
 """Globals that are dropped: what to do instead."""
 
 GONE: dict[str, str] = {
-    "add_uri_param": 'write ruri_add_param("...") of sipmsgops',
     "as_relay_sl": "the module seas has gone",
     "as_relay_t": "the module seas has gone",
     "avp_check": 'compare: if ($avp(x) == "...")',
@@ -155,23 +157,14 @@ GONE: dict[str, str] = {
     "avp_pushto": "assign: $ru = $avp(x)",
     "avp_shuffle": "write shuffle_avps($avp(x)) of cfgutils",
     "avp_subst": "use a transformation: $(avp(x){re.subst,/a/b/})",
-    "check_from": 'write db_is_from_authorized("table") of auth_db',
-    "check_to": 'write db_is_to_authorized("table") of auth_db',
-    "db_check_from": 'write db_is_from_authorized("table") of auth_db',
-    "db_check_to": 'write db_is_to_authorized("table") of auth_db',
-    "del_uri_param": 'write ruri_del_param("...") of sipmsgops',
-    "does_uri_exist": 'write db_does_uri_exist($ru, "table") of auth_db',
-    "does_uri_user_exist": 'write db_does_uri_exist($ru, "table") of auth_db',
     "enum_pv_query": "write enum_query(...), which takes a variable",
     "exec_avp": 'write exec("command", , $avp(x)) of exec',
     "exec_dset": 'write exec("command", , $avp(x)) of exec, then append_branch_old($avp(x))',
     "exec_getenv": "read $env(NAME) of cfgutils",
     "exec_msg": 'write exec("command", $mb) of exec',
     "fetch_event_params": "read $param(name)",
-    "get_auth_id": "write db_get_auth_id(...) of auth_db",
     "get_user_group": "write db_get_user_group(uri, $avp(x)) of group",
     "is_avp_set": "test it: if ($avp(x) != NULL)",
-    "is_user": 'compare: if ($au == "...")',
     "jwt_authorize": "write jwt_db_authorize(...) of auth_jwt",
     "next_routing": "write use_next_gw() of drouting",
     "remove_branch": "write remove_msg_branch(index), which counts the Request-URI as 0",
@@ -179,8 +172,6 @@ GONE: dict[str, str] = {
     "sip_trace": 'write trace("id") of tracer',
     "sms_send_msg": "the module sms has gone",
     "sms_send_msg_to_net": "the module sms has gone",
-    "tel2sip": "write ruri_tel2sip() of sipmsgops",
-    "uri_param": 'write ruri_has_param("...") of sipmsgops',
     "b2b_logic_xml": "scenarios are written in the script: b2b_init_request()",
     "lcr": "drouting does least cost routing",
     "seas": "there is no successor",

@@ -62,8 +62,9 @@ def module(name: str, entry: dict[str, Any]) -> ModuleSymbols:
 
 @cache
 def catalogue() -> dict[str, ModuleSymbols]:
-    """All modules of the data file."""
-    return {name: module(name, entry) for name, entry in json.loads(DATA.read_text("utf-8")).items()}
+    """All modules of the data file, and one that has retired in OpenSIPS but not here."""
+    retired = ModuleSymbols("uri", parameters=(ModuleParameter("use_uri_table", ParamKind.INT),))
+    return {"uri": retired, **{name: module(name, entry) for name, entry in json.loads(DATA.read_text("utf-8")).items()}}
 
 
 def symbols(*names: str) -> Symbols:

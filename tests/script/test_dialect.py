@@ -59,10 +59,10 @@ class DialectTests(SynchronousTestCase):
         table = [
             ('loadmodule "siptrace.so"', [LoadModule("tracer", "tracer.so")]),
             ('loadmodule "/lib/mi_json.so"', [LoadModule("mi_http", "/lib/mi_http.so")]),
-            ('loadmodule "uri.so"', []), ('loadmodule "event_route.so"', []),
-            ('modparam("uri", "use_uri_table", 0)', []),
+            ('loadmodule "xlog.so"', []), ('loadmodule "event_route.so"', []),
+            ('modparam("xlog", "force_color", 0)', []),
             ('modparam("avpops", "db_url", "x")', [ModParam("sqlops", "db_url", Str("x"))]),
-            ('modparam("avpops|usrloc|uri", "db_url", "x")', [ModParam("sqlops|usrloc", "db_url", Str("x"))]),
+            ('modparam("avpops|usrloc|xlog", "db_url", "x")', [ModParam("sqlops|usrloc", "db_url", Str("x"))]),
             ('modparam("tm", "fr_timer", 5)', [ModParam("tm", "fr_timeout", Int(5))]),
             ('modparam("usrloc", "db_mode", 1)',
              [ModParam("usrloc", "working_mode_preset", Str("single-instance-sql-write-through"))]),

@@ -1,0 +1,1 @@
+auth_db checks passwords in a table of subscribers and names in a table of URIs; a database that is down lets nobody in and is answered 503. The functions of the module uri of OpenSIPS 2 are there for scripts that load it: db_check_to() keeps one user from registering as another without any table.
