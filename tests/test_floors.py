@@ -15,7 +15,7 @@ ROOT = Path(sipgw.__file__).parent.parent
 FLOORS = [
     (0, ["sipgw.sip", "sipgw.script"]),
     (1, ["sipgw.exports", "sipgw.interfaces", "sipgw.statistics"]),
-    (2, ["sipgw.core", "sipgw.transport", "sipgw.db", "sipgw.mi", "sipgw.web"]),
+    (2, ["sipgw.core", "sipgw.transport", "sipgw.db", "sipgw.mi", "sipgw.web", "sipgw.redis"]),
     (3, ["sipgw.proxy", "sipgw.b2bua", "sipgw.presence", "sipgw.xmpp", "sipgw.sms"]),
     (4, ["sipgw.modules", "sipgw.manhole"]),
     (
@@ -49,6 +49,7 @@ ALSO = {
 PURE_FILES = [
     *("sipgw.mi.jsonrpc", "sipgw.mi.xmlrpc", "sipgw.transport.proxy_protocol"),
     *(f"sipgw.sms.{name}" for name in ("alphabets", "pdu", "reassembly", "receipts", "session", "text", "udh")),
+    *(f"sipgw.redis.{name}" for name in ("answers", "commands", "url")),
 ]
 """Files above floor 0 that are as pure as it."""
 

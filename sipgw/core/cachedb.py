@@ -98,12 +98,28 @@ class Caches:
     def __init__(self, user: Around, statistics: Statistics) -> None:
         self._user = user
         self._caches: dict[tuple[str, str], Cache] = {}
+        self._openers: dict[str, Callable[[str], Awaitable[Cache]]] = {}
         self.total = statistics.counter("cdb", "cdb_total_queries")
         self.slow = statistics.counter("cdb", "cdb_slow_queries")
 
     def add(self, scheme: str, group: str, cache: Cache) -> None:
         """Make a store known as ``scheme:group``, or as ``scheme`` where the group is empty; the last one of a name counts."""
         self._caches[scheme, group] = cache
+
+    def serve(self, scheme: str, opener: Callable[[str], Awaitable[Cache]]) -> None:
+        """Let ``opener(url)`` make the stores of URLs that other modules have (their ``cachedb_url``)."""
+        self._openers[scheme] = opener
+
+    async def open(self, url: str) -> Cache:
+        """The store of a URL, for a module that has one of its own; ``CacheError`` if no module makes such, or it cannot be."""
+        try:
+            scheme = parse_url(url.partition("?")[0]).scheme
+        except ValueError:
+            raise CacheError("a cachedb_url is no URL: write scheme:group://address/database") from None
+        opener = self._openers.get(scheme)
+        if opener is None:
+            raise CacheError(f'no module is loaded for a cachedb_url of {scheme}: loadmodule "cachedb_{scheme}.so"')
+        return await opener(url)
 
     def find(self, storage: str) -> Cache:
         """The store that a script calls ``scheme`` or ``scheme:group``."""

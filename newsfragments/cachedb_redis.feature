@@ -1,0 +1,1 @@
+cachedb_redis: values, counters and raw queries in a Redis, alone, a cluster or behind sentinels, with users, TLS and unix sockets; each command ends within query_timeout, at once while Redis is known to be down, and none that is not idempotent is sent twice.
