@@ -48,7 +48,7 @@ ALSO = {
 
 PURE_FILES = [
     *("sipgw.mi.jsonrpc", "sipgw.mi.xmlrpc", "sipgw.transport.proxy_protocol"),
-    *(f"sipgw.sms.{name}" for name in ("alphabets", "pdu", "reassembly", "receipts", "session", "text", "udh")),
+    *(f"sipgw.sms.{name}" for name in "alphabets numbers pdu reassembly receipts rp session text translate udh".split()),
     *(f"sipgw.redis.{name}" for name in ("answers", "commands", "url")),
 ]
 """Files above floor 0 that are as pure as it."""
