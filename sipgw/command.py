@@ -3,7 +3,8 @@
 With OpenSIPS's own options (``sipgw -f opensips.cfg -F``) it does what ``opensips`` would: see ``invocation.py``.
 
 ``sipgw check FILE`` compiles and reports: 0 if all is well, 1 if not. ``sipgw exports`` lists what each module exports, as
-JSON. ``sipgw run`` is ``twistd -n sipgw``."""
+JSON. ``sipgw run`` is ``twistd -n sipgw``. ``sipgw db`` and ``sipgw user`` look after databases: ``command_db.py``,
+``command_user.py``."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+
+from sipgw import command_db, command_user
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument("file", nargs="+", help="an opensips.cfg")
     check.add_argument("-p", "--preprocessor", help="send the script through this command first, such as 'm4 -P'")
     commands.add_parser("exports", help="list what the modules export, as JSON")
+    command_db.define(commands.add_parser("db", help="make, compare, upgrade, copy the tables of a database"))
+    command_user.define(commands.add_parser("user", help="add, change, list, remove users"))
     run = commands.add_parser("run", help="start the server: twistd -n sipgw", add_help=False)
     run.add_argument("rest", nargs=argparse.REMAINDER, metavar="OPTIONS", help="as for twistd sipgw: -c FILE ...")
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -32,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_as_opensips(given)
     options = parser.parse_args(given)
+    if options.command in ("db", "user"):
+        return command_db.run(options) if options.command == "db" else command_user.run(options)
     if options.command == "exports":
         return print_exports()
     return max(check_file(file, options.preprocessor) for file in options.file)

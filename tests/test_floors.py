@@ -23,6 +23,8 @@ FLOORS = [
         [
             "sipgw.catalogue",
             "sipgw.command",
+            "sipgw.command_db",
+            "sipgw.command_user",
             "sipgw.configuration",
             "sipgw.invocation",
             "sipgw.log",

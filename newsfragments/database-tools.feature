@@ -1,0 +1,1 @@
+sipgw db create, check, migrate, dump and load look after the tables of OpenSIPS in SQLite, PostgreSQL, MySQL and text files: an older database is upgraded without losing a row, and rows go from one kind to another. sipgw user add, passwd, list and rm manage subscribers; passwords are kept as hashes only.
