@@ -14,29 +14,30 @@ A ``LocationTable`` (OpenSIPS's usrloc "domain", as in ``save("location")``) map
 
 Measured (``bench/memory.py``): about 1 kB a binding, strings included.
 
-Other kinds of storage come behind the same door. Nothing outside this file touches ``_records``: the registrar reads
+Other kinds of storage stand behind the same door. Nothing outside this file touches ``_records``: the registrar reads
 with ``live``, decides without the table (``registrar.py``), and then writes with ``insert``, ``changed`` and ``remove``,
 which are the only ways in which a binding changes. So:
 
-- *SQL behind memory* (write-through, write-back): a subclass notes in those three what is to be written, and the same
-  turn or a timer writes it; at the start the rows are inserted. A row counts its seconds from 1970.
-- *SQL or a key-value store only*: ``live`` becomes a coroutine that fetches one address-of-record, and one that commits
-  it takes the place of the three; ``save`` and ``lookup`` become ``async def``, which a script does not notice.
-- *Several machines*: the three tell the others what they did, and apply what the others tell.
+- *SQL now and then* (write-back, ``location_back.py``): a subclass notes in those three what a timer shall write.
+- *Before it is true it must be safe* (write-through, Redis; ``location_drafts.py``): the table ``waits``. A request then
+  works on a ``Draft``, a small table of its own with copies of one address-of-record, which is committed and only then
+  applied. Where nothing is in memory at all (``remote``) the draft is filled from the database.
 
 Times are seconds of the monotonic clock; ``inf`` never expires.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from math import inf, isinf
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from sipgw.sip.grammar import unescape
 from sipgw.sip.uri import Uri, same_uri
 
-__all__ = ["ALL_METHODS", "AOR_CONTACTS", "Binding", "LocationTable", "Watcher", "binding_key", "find_contact"]
+__all__ = ["ALL_METHODS", "AOR_CONTACTS", "MEMORY_ONLY", "Binding", "LocationTable", "Watcher", "binding_key", "find_contact"]
+
+T = TypeVar("T")
 
 AOR_CONTACTS: Final = 256
 """The most bindings of one address-of-record, whatever ``max_contacts`` says: no request is forked further."""
@@ -44,6 +45,8 @@ CAPACITY: Final = 1_000_000
 """The most bindings of one table (hardening P27)."""
 ALL_METHODS: Final = 0xFFFFFFFF
 """``Binding.methods`` of a contact that did not say which methods it knows."""
+MEMORY_ONLY: Final = 1
+"""The mark of a contact that no database shall have (``save``'s flag memory-only)."""
 
 _NOTHING: Final[Mapping[str, str]] = {}
 
@@ -64,7 +67,7 @@ class Binding:
     ``q`` is in thousandths, -1 when the contact gave none. ``received`` is where the REGISTER came from, as a URI, where that
     matters (NAT); ``path`` the value of its Path header fields (RFC 3327), ``socket`` the local socket that it came to.
     ``flags`` are branch flags as a mask, ``methods`` OpenSIPS's mask of methods, ``marks`` usrloc's own flags. ``modified`` is
-    when it was last written, ``serial`` its number in the table. ``bucket`` and ``wake`` belong to the table."""
+    when it was last written, ``serial`` its number in the table (0: it gets one). ``bucket`` and ``wake`` belong to the table."""
 
     __slots__ = (
         "aor",
@@ -116,10 +119,26 @@ class Binding:
     def __repr__(self) -> str:
         return f"<Binding {self.aor} -> {self.contact}>"
 
+    def copy(self) -> Binding:
+        """Another one with the same values, in no table."""
+        made: Binding = Binding.__new__(Binding)
+        for name in _VALUES:
+            setattr(made, name, getattr(self, name))
+        made.bucket = made.wake = -1
+        return made
+
+    def take(self, other: Binding) -> None:
+        """Get the values of ``other``; the place in the table stays."""
+        for name in _VALUES:
+            setattr(self, name, getattr(other, name))
+
     def seconds_left(self, now: float) -> int:
         """Whole seconds until it expires, 1 at least while it is there (for ``;expires=``)."""
         left = int(self.expires - now + 0.5) if self.expires != inf else 2**32 - 1
         return left if left > 0 else 1
+
+
+_VALUES: Final = tuple(name for name in Binding.__slots__ if name not in ("bucket", "wake"))
 
 
 class Watcher(Protocol):
@@ -143,6 +162,10 @@ class LocationTable:
     watcher: Watcher | None = None
     wakes: bool = False
     """Whether anybody asks ``to_wake``."""
+    waits: bool = False
+    """Whether changes are made on drafts (``location_drafts.Drafted``)."""
+    remote: bool = False
+    """Whether nothing is in memory, so that reading needs a draft too."""
 
     def __init__(
         self, name: str = "location", *, tick: float = 60, by_time: bool = False, capacity: int = CAPACITY
@@ -202,13 +225,30 @@ class LocationTable:
         record = self._records.get(binding.aor)
         if record is None:
             record = self._records[binding.aor] = []
-        self._serial += 1
-        binding.serial = self._serial
+        if not binding.serial:
+            binding.serial = self.number(binding)
         self.count += 1
         self._place(record, binding)
         self._schedule(binding)
         if self.watcher is not None:
             self.watcher.inserted(self, binding, len(record) == 1)
+
+    def number(self, binding: Binding) -> int:
+        """The serial of a binding that is new."""
+        self._serial += 1
+        return self._serial
+
+    def number_beside(self, binding: Binding, others: Set[int]) -> int:
+        """The serial of a binding that is new, where its address-of-record has those of ``others``."""
+        return self.number(binding)
+
+    async def work(self, aor: str, now: float, call: Callable[[LocationTable], T]) -> T:
+        """Let ``call`` change the bindings of ``aor``: of a table that ``waits``, a draft of them; what it returns."""
+        return call(self)
+
+    def state(self, binding: Binding) -> str:
+        """OpenSIPS's word for how ``binding`` stands to its row in a database."""
+        return "CS_NEW"
 
     def changed(self, binding: Binding, old_q: int | None = None) -> None:
         """Take note that ``binding``, which is in the table, has new values; ``old_q``: its q before, if that has changed."""
