@@ -195,6 +195,7 @@ class Configuration:
         for item in self.config.modparams:
             if item.pos[:2] not in told:
                 self._set_parameter(item)
+        self.symbols = _symbols(self.modules.values())  # what waits may depend on parameters
         self._plan_sockets()
         self._make_blacklists()
         self._note_globals()

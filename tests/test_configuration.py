@@ -31,13 +31,13 @@ FAULTS = [
     ('loadmodule "sl.so"\nloadmodule "sl.so"', "the module sl is loaded a second time", ""),
     ('loadmodule "tm"\nmodparam("tm", "fr_timeot", 5)', "the module tm has no parameter fr_timeot", "did you mean `fr_timeout`?"),
     (
-        'loadmodule "usrloc"\nmodparam("usrloc", "db_url", "x")',
-        "sipgw has no parameter db_url of usrloc yet",
-        "contacts in a database",
+        'loadmodule "usrloc"\nmodparam("usrloc", "ha_shtag", "x")',
+        "sipgw has no parameter ha_shtag of usrloc yet",
+        "machines that stand in",
     ),
     (
-        'loadmodule "usrloc"\nmodparam("usrloc", "working_mode_preset", "sql-only")',
-        "the parameter working_mode_preset of usrloc: only",
+        'loadmodule "usrloc"\nmodparam("usrloc", "working_mode_preset", "full-sharing-cluster")',
+        "the parameter working_mode_preset of usrloc: machines that tell",
         "",
     ),
     ('loadmodule "tm.so"\nmodparam("tm", "fr_timeout", "5")', "the parameter fr_timeout of tm is a number", ""),

@@ -5,12 +5,14 @@ The machinery is in ``proxy/registrar.py`` and ``proxy/lookup.py``, the contacts
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from functools import partial
 from os import urandom
 from typing import Annotated, Any
 
 from twisted.internet.defer import Deferred
 
+from sipgw.db.errors import DatabaseError
 from sipgw.exports import (
     BRANCH,
     FAILURE,
@@ -26,18 +28,21 @@ from sipgw.exports import (
     requires,
     statistic,
 )
+from sipgw.modules._usrloc_base import not_negative, positive
 from sipgw.modules.signaling import Signaling
 from sipgw.modules.tm import Tm
-from sipgw.modules.usrloc import Usrloc, not_negative, positive, with_tables, written_socket
+from sipgw.modules.usrloc import Usrloc, with_tables
 from sipgw.proxy.awaken import NOBODY, Alarm
 from sipgw.proxy.gruu import Gruus
 from sipgw.proxy.location import Binding, LocationTable
+from sipgw.proxy.location_drafts import Draft, Drafted, NotStored, Remote
+from sipgw.proxy.location_rows import written_socket
 from sipgw.proxy.lookup import NO_AOR, PUSHED, branch_of, is_at, lookup, registered
 from sipgw.proxy.push import STANDARD, Push
 from sipgw.proxy.register import Rejected
+from sipgw.proxy.registrar import Answer, Settings
 from sipgw.proxy.registrar import Registrar as Registration
-from sipgw.proxy.registrar import Settings
-from sipgw.proxy.registrar_flags import lookup_flags, save_flags
+from sipgw.proxy.registrar_flags import SaveFlags, lookup_flags, save_flags
 from sipgw.proxy.sealed import Seal
 from sipgw.script.run import Run
 from sipgw.script.symbols import Kind, ModuleSymbols
@@ -137,6 +142,13 @@ class Registrar(Module):
     stat_max_contacts = statistic("max_contacts as it is set", read="_max_contacts", name="max_contacts")
     stat_default_expire = statistic("default_expires as it is set", read="_default_expires", name="default_expire")
 
+    writers = {"save": "save_waiting", "remove": "remove_waiting"}
+    """The functions that wait where contacts must be safe first, and what takes their place (``Usrloc.coloured``)."""
+    readers = {
+        each: f"{each}_waiting" for each in ("lookup", "is_registered", "is_contact_registered", "is_ip_registered")
+    }
+    """The functions that wait where nothing is in memory."""
+
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         super().__init__(server, **parameters)
         self.registration = Registration()
@@ -146,7 +158,10 @@ class Registrar(Module):
     @classmethod
     def declared(cls, instance: Module | None = None) -> ModuleSymbols:
         """What the compiler sees: with ``instance``, usrloc's table is there as soon as a script names it."""
-        return with_tables(super().declared(instance), instance.usrloc if isinstance(instance, Registrar) else None)
+        symbols = super().declared(instance)
+        if not isinstance(instance, Registrar) or instance.usrloc is None:
+            return symbols
+        return with_tables(instance.usrloc.coloured(symbols, instance), instance.usrloc)
 
     async def start(self) -> None:
         """Take over the parameters, usrloc's included."""
@@ -195,6 +210,8 @@ class Registrar(Module):
         """What the pn_ parameters say; ``ValueError`` if that cannot be."""
         if not self.pn_enable:
             return None
+        if self.usrloc.mode.remote:
+            raise ValueError("pn_enable wants contacts in memory, which usrloc does not have in this working mode")
         if self.tm is None:
             raise ValueError('pn_enable needs loadmodule "tm.so": calls wait in their transactions')
         providers, match = split_names(self.pn_providers), split_names(self.pn_ct_match_params)
@@ -230,31 +247,74 @@ class Registrar(Module):
         """Apply the REGISTER and answer it; -2 if it was refused. ``aor``: a URI to take instead of To's.
 
         In a reply route the REGISTER that was relayed is applied as the other registrar has granted it; nothing is answered."""
+        read = self._save_flags(run, flags)
+        if read is None:
+            return -1
+        table = self.usrloc.table(domain)
+        return self._answer(run, table, read, aor, self.registration.save(run, table, read, aor))
+
+    async def save_waiting(self, run: Run, domain: str, flags: str | None = None, aor: str | None = None) -> int:
+        """``save`` where contacts must be safe before the answer says so."""
+        read = self._save_flags(run, flags)
+        table: Any = self.usrloc.table(domain)
+        if read is None:
+            return -1
+        name = self.registration.aor_of(run, aor)
+        if name is None:  # it will be refused
+            return self._answer(run, table, read, aor, self.registration.save(run, Draft(table, "", (), {}), read, aor))
+        now = run.now
+        draft: Draft | None = None
+        try:
+            draft = await table.draft(name, now)
+            answer = self._saved(run, table, draft, read, aor)
+            await table.commit(draft)
+        except NotStored as error:
+            run.user.log_rarely("save", -1, f"contacts are not saved: {error}")
+            now = run.user.clock()
+            if draft is None:
+                draft = Draft(table, name, table.live(name, now), {}, False)
+                answer = self.registration.save(run, draft, read, aor)
+            if answer.status < 300:
+                answer = self.registration.not_saved(answer, draft, now, error)
+        return self._answer(run, draft if table.remote else table, read, aor, answer)
+
+    def _saved(self, run: Run, table: Drafted, draft: Draft, flags: SaveFlags, aor: str | None) -> Answer:
+        """The answer to a REGISTER that is applied to ``draft``."""
+        try:
+            return self.registration.save(run, draft, flags, aor)
+        except BaseException:
+            table.leave(draft)
+            raise
+
+    def _save_flags(self, run: Run, flags: str | None) -> SaveFlags | None:
+        """The flags of ``save()``; None if it cannot be done at all."""
         if run.request is None and not isinstance(run.message, Request):
             run.user.log(-1, "save: a reply without its transaction names no REGISTER")
-            return -1
+            return None
         try:
-            read = save_flags(flags or "")
+            return save_flags(flags or "")
         except ValueError as error:
             run.user.log(-1, str(error))
-            return -1
-        answer = self.registration.save(run, self.usrloc.table(domain), read, aor)
+            return None
+
+    def _answer(self, run: Run, table: LocationTable, flags: SaveFlags, aor: str | None, answer: Answer) -> int:
+        """Count a REGISTER, and answer it."""
         accepted = answer.status < 300
         if accepted:
             self.accepted_regs.value += 1
             if run.flags & self._persistent:
-                self._keep_connection(run, domain, aor)
+                self._keep_connection(run, table, aor)
         else:
             self.rejected_regs.value += 1
-        if not read.no_reply and isinstance(run.message, Request):
+        if not flags.no_reply and isinstance(run.message, Request):
             self.signaling.reply(run, answer.status, answer.reason, headers=answer.headers)
         return 1 if accepted else -2
 
-    def _keep_connection(self, run: Run, domain: str, aor: str | None) -> None:
+    def _keep_connection(self, run: Run, table: LocationTable, aor: str | None) -> None:
         """Keep the connection that a REGISTER came on, however idle, until the contacts that it bound expire."""
         request, flow = run.message, run.flow
         if isinstance(request, Request) and flow is not None and flow.reliable:
-            ends = [each.expires for each in self._bindings(run, domain, aor) if each.call_id == request.call_id]
+            ends = [each.expires for each in self._bindings(run, table, aor) if each.call_id == request.call_id]
             if ends:
                 flow.keep(max(ends) - run.now)  # type: ignore[attr-defined]  # every reliable flow has it: transport.flow
 
@@ -296,18 +356,47 @@ class Registrar(Module):
             return NOBODY
         return await self.alarm.wake_within_dialog(run, self.usrloc.table(domain))
 
+    async def lookup_waiting(self, run: Run, domain: str, flags: str | None = None, aor: str | None = None) -> int:
+        """``lookup`` where nothing is in memory."""
+        targets = [aor or run.uri, *(branch.uri for branch in run.branches)]
+        view = await self.usrloc.view(run, domain, self._aors(targets))
+        return NO_AOR if view is None else self.lookup(run, view, flags, aor)  # type: ignore[arg-type]
+
     # -- questions
 
-    def _bindings(self, run: Run, domain: str, aor: str | None) -> tuple[Binding, ...]:
-        """The contacts of ``aor``, or of the device if it is a GRUU; by default those of To of a REGISTER, else of From."""
+    def _aors(self, uris: Iterable[str]) -> list[str]:
+        """The addresses-of-record of those of ``uris`` that have one."""
+        found = []
+        for uri in uris:
+            try:
+                found.append(self.registration.target(uri)[0])
+            except Rejected:
+                continue
+        return found
+
+    async def _view(self, run: Run, domain: str, aor: str | None) -> Any:
+        """What is known of one user where nothing is in memory; None if that cannot be found out."""
+        try:
+            uri = aor or self._own(run)
+        except MalformedMessage:
+            uri = None
+        return await self.usrloc.view(run, domain, self._aors([uri] if uri else []))
+
+    @staticmethod
+    def _own(run: Run) -> str | None:
+        """The user that a question without one means: that of To of a REGISTER, else that of From; a reply has none."""
         message = run.message
+        if not isinstance(message, Request):
+            run.user.log(-1, "a reply has no user of its own: tell the function which one is meant")
+            return None
+        return message.to.uri_text if message.method == "REGISTER" else message.from_.uri_text
+
+    def _bindings(self, run: Run, domain: str | LocationTable, aor: str | None) -> tuple[Binding, ...]:
+        """The contacts of ``aor``, or of the device if it is a GRUU; by default those of To of a REGISTER, else of From."""
         try:
             if aor is None:
-                if not isinstance(message, Request):
-                    run.user.log(-1, "a reply has no user of its own: tell the function which one is meant")
-                    return ()
-                aor = message.to.uri_text if message.method == "REGISTER" else message.from_.uri_text
-            return tuple(self.registration.live(self.usrloc.table(domain), aor, run.now))
+                aor = self._own(run)
+            return tuple(self.registration.live(self.usrloc.table(domain), aor, run.now)) if aor else ()
         except (Rejected, MalformedMessage):
             run.user.log(1, f"no address-of-record: {aor}")
             return ()
@@ -358,6 +447,25 @@ class Registrar(Module):
                 return True
         return False
 
+    async def is_registered_waiting(self, run: Run, domain: str, AOR: str | None = None) -> bool:
+        """``is_registered`` where nothing is in memory."""
+        view = await self._view(run, domain, AOR)
+        return view is not None and self.is_registered(run, view, AOR)
+
+    async def is_contact_registered_waiting(
+        self, run: Run, domain: str, AOR: str | None = None, contact: str | None = None, callid: str | None = None
+    ) -> bool:
+        """``is_contact_registered`` where nothing is in memory."""
+        view = await self._view(run, domain, AOR)
+        return view is not None and self.is_contact_registered(run, view, AOR, contact, callid)
+
+    async def is_ip_registered_waiting(
+        self, run: Run, domain: str, AOR: str | None, IPvar: Writable, PORTvar: Writable | None = None
+    ) -> bool:
+        """``is_ip_registered`` where nothing is in memory."""
+        view = await self._view(run, domain, AOR)
+        return view is not None and self.is_ip_registered(run, view, AOR, IPvar, PORTvar)
+
     # -- removal
 
     @function(REQUEST | ONREPLY)
@@ -391,27 +499,53 @@ class Registrar(Module):
             table.remove(binding)
         return True
 
+    async def remove_waiting(self, run: Run, domain: str, AOR: str, *which: str | None) -> bool:
+        """``remove`` where that must be safe first."""
+        try:
+            name = self.registration.aor(AOR)
+        except Rejected:
+            return self.remove(run, domain, AOR, *which)
+        return await self._change(run, domain, name, lambda there: self.remove(run, there, AOR, *which))  # type: ignore[arg-type]
+
+    async def _change(self, run: Run, domain: str, aor: str, call: Callable[[LocationTable], bool]) -> bool:
+        """Change the contacts of a user; False if that cannot be made safe."""
+        try:
+            return await self.usrloc.table(domain).work(aor, run.now, call)
+        except NotStored as error:
+            run.user.log_rarely("remove", -1, f"contacts are not removed: {error}")
+            return False
+
     @function()
     async def remove_ip_port(self, run: Run, IP: str, Port: int, domain: Constant, AOR: str | None = None) -> bool:
         """Forget the contacts at an address and port, of one user or of all."""
         table = self.usrloc.table(domain)
+        forget = partial(self._remove_at, host=IP, port=Port)
         if AOR is not None:
             try:
-                self._remove_at(table, table.bindings(self.registration.aor(AOR)), IP, Port)
+                name = self.registration.aor(AOR)
             except Rejected:
                 run.user.log(-1, f"remove_ip_port: no address-of-record: {AOR}")
                 return False
-            return True
-        for seen, (_, bindings) in enumerate(table, 1):
-            self._remove_at(table, bindings, IP, Port)
+            return await self._change(run, domain, name, partial(forget, name))
+        done = True
+        try:
+            there = iter((await table.records()).items()) if isinstance(table, Remote) else iter(table)
+        except (NotStored, DatabaseError) as error:
+            run.user.log_rarely("remove", -1, f"contacts are not removed: {error}")
+            return False
+        for seen, (name, bindings) in enumerate(there, 1):
+            if any(_is_there(binding, IP, Port) for binding in bindings):
+                done = await self._change(run, domain, name, partial(forget, name)) and done
             if seen % TURN == 0:
                 await self._next_turn()
-        return True
+        return done
 
-    def _remove_at(self, table: LocationTable, bindings: Any, host: str, port: int) -> None:
-        for binding in [*bindings]:
-            if is_at(binding, host, port) or (port == 5060 and is_at(binding, host, 0)):
+    @staticmethod
+    def _remove_at(aor: str, table: LocationTable, host: str, port: int) -> bool:
+        for binding in [*table.bindings(aor)]:
+            if _is_there(binding, host, port):
                 table.remove(binding)
+        return True
 
     def _next_turn(self) -> Deferred[None]:
         """Wait until the reactor has looked at everything else."""
@@ -431,6 +565,11 @@ class Registrar(Module):
             return False
         run.edits = run.edits.append(f"{hdr_name}: {written_socket(run.flow.socket)}")
         return True
+
+
+def _is_there(binding: Binding, host: str, port: int) -> bool:
+    """Whether ``binding`` is at an address and port, written or not."""
+    return is_at(binding, host, port) or (port == 5060 and is_at(binding, host, 0))
 
 
 def _values(variable: Any, run: Run) -> list[int | str | None]:

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 from sipgw.proxy.location import CAPACITY, Binding, LocationTable
 
-__all__ = ["Draft", "Drafted", "NotStored"]
+__all__ = ["Draft", "Drafted", "NotStored", "Remote"]
 
 T = TypeVar("T")
 
@@ -265,6 +265,10 @@ class Remote(Drafted):
             for name, value in values.items():
                 made.keep(aor, name, value)
         return made
+
+    async def records(self) -> Mapping[str, Sequence[Binding]]:
+        """All that is there, for those who want to see it."""
+        raise NotImplementedError
 
     def _apply(self, draft: Draft) -> None:
         """Tell of what was done."""

@@ -24,7 +24,10 @@ from sipgw.proxy.location import ALL_METHODS, MEMORY_ONLY, Binding, binding_key
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.uri import Uri
 
-__all__ = ["VERSION", "Columns", "Loaded", "Rows", "contact_id", "core_hash", "is_ours", "kept_values", "packed_values", "written_socket"]
+__all__ = [
+    "VERSION", "Columns", "Loaded", "Rows", "contact_id", "core_hash", "is_ours", "kept_values", "packed_values",
+    "written_socket",
+]
 
 VERSION: Final = 1013
 LATEST: Final = 2**31 - 1

@@ -5,7 +5,7 @@ time after its contact; each delete says so in its condition, so that it never h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -70,6 +70,10 @@ class _Numbered(LocationTable):
         """Its contact id beside others."""
         return contact_id(binding.aor, binding.contact, others)
 
+    def _order(self, binding: Binding) -> tuple[float, float]:
+        """What sorts bindings as they were before they went to the database, as far as that can be known."""
+        return (-binding.modified, 0) if self.by_time else (-binding.q, binding.modified)
+
 
 class _Loading(_Numbered):
     """A table that is filled from the database, and that deletes there what has expired."""
@@ -126,6 +130,9 @@ class _Loading(_Numbered):
             binding.serial = self.number(binding)
             changes.append(rows.store(self.name, binding, kept_values(values)))
         LocationTable.insert(self, binding)
+        record = self._records[binding.aor]
+        if len(record) > 1:
+            record.sort(key=self._order)
         if values and binding.aor not in self._values:
             kept = kept_values(values)
             if kept:
@@ -145,28 +152,45 @@ class _Loading(_Numbered):
         await self.backing.writer.database.delete(self.name, self.backing.rows.expired())
 
     async def rewrite(self, aor: str | None = None) -> None:
-        """Make the database like the memory: for one user, or for all."""
+        """Make the database like the memory: for one user, or for all.
+
+        Each share waits until nothing else is on its way, so that it is newer than all that was written before it."""
         rows, writer = self.backing.rows, self.backing.writer
-        where = {} if aor is None else rows.place(aor)
-        found = await writer.database.select(self.name, rows.read, where)
-        there = {int(row[0]): aor is None or (loaded := rows.load(row)).binding is None or loaded.binding.aor == aor for row in found}
-        records: Iterable[tuple[str, Sequence[Binding]]] = self if aor is None else [(aor, self.bindings(aor))]
-        changes = []
-        kept = set()
-        for name, bindings in records:
-            for binding in bindings:
-                if not binding.marks & MEMORY_ONLY:
-                    kept.add(binding.serial)
-                    changes.append(rows.store(self.name, binding, self.values(name)))
-        changes += [rows.delete(self.name, serial) for serial, mine in there.items() if mine and serial not in kept]
-        await self._write_all(changes)
+        found = await writer.database.select(self.name, rows.read, {} if aor is None else rows.place(aor))
+        extra = {}
+        for row in found:
+            binding = rows.load(row).binding
+            if aor is None or (binding is not None and binding.aor == aor):
+                extra[int(row[0])] = "" if binding is None else binding.aor
+        aors = list(self._records) if aor is None else [aor]
+        for start in range(0, len(aors), FLUSH):
+            await writer.drain()
+            changes = []
+            for name in aors[start : start + FLUSH]:
+                for binding in self.bindings(name):
+                    if not binding.marks & MEMORY_ONLY:
+                        changes.append(rows.store(self.name, binding, self.values(name)))
+            await self._write_all(changes)
+        await writer.drain()
+        await self._write_all(
+            [
+                rows.delete(self.name, serial)
+                for serial, name in extra.items()
+                if not any(each.serial == serial and not each.marks & MEMORY_ONLY for each in self.bindings(name))
+            ]
+        )
 
     async def _write_all(self, changes: Sequence[Change]) -> None:
-        """Write many changes that do not belong together."""
-        for start in range(0, len(changes), FLUSH):
-            answers = [self.backing.writer.write([each], _nothing, _nothing) for each in changes[start : start + FLUSH]]
-            for answer in answers:
+        """Write changes that do not belong together."""
+        answers = [self.backing.writer.write([each], _nothing, _nothing) for each in changes]
+        failed: NotStored | None = None
+        for answer in answers:
+            try:
                 await answer
+            except NotStored as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
 
 class WriteThrough(_Loading, Drafted):
@@ -314,10 +338,7 @@ class SqlOnly(_Numbered, Remote):
             else:
                 bindings.append(binding)
             values = values or kept_values(text)
-        if self.by_time:
-            bindings.sort(key=lambda each: -each.modified)
-        else:
-            bindings.sort(key=lambda each: -each.q)
+        bindings.sort(key=self._order)
         return bindings, values
 
     def _store(self, draft: Draft, stored: Callable[[], None], lost: Callable[[], None]) -> Deferred[None]:

@@ -21,10 +21,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sipgw.proxy.gruu import Device, is_temporary, newest, public_device
 from sipgw.proxy.location import Binding, LocationTable
+from sipgw.proxy.location_drafts import Draft, NotStored
 from sipgw.proxy.register import Rejected, bad, options, read_contacts, read_expires, read_to, written_q
 from sipgw.proxy.registrar_flags import SaveFlags
 from sipgw.proxy.saving import Granted, Saving, Settings
@@ -37,15 +38,21 @@ from sipgw.sip.uri import Uri
 
 __all__ = ["Answer", "Registrar", "Settings"]
 
+RETRY_AFTER: Final = 10
+"""Seconds after which a phone shall try again whose contact could not be saved, unless ``retry_after`` says it."""
+
 _plain_aor = re.compile(r"sips?:([A-Za-z0-9\-_.!~*'()&=+$,/]+)@([a-z0-9.\-]+)").fullmatch
 
 
 class Answer(NamedTuple):
-    """A response to be sent: ``headers`` are whole lines."""
+    """A response to be sent: ``headers`` are whole lines, ``rest`` those that do not list ``bindings``."""
 
     status: int
     reason: str
     headers: str
+    bindings: Sequence[Binding] = ()
+    rest: str = ""
+    gruu_of: Uri | None = None
 
 
 class Registrar:
@@ -168,9 +175,29 @@ class Registrar:
             bindings: Sequence[Binding] = () if saving is None else saving.written
         else:
             bindings = table.live(aor, now)
-        if bindings:
-            headers = self.contact_line(bindings, now, gruu_of) + headers
-        return Answer(200, "OK", headers)
+        if not bindings:
+            return Answer(200, "OK", headers)
+        return Answer(200, "OK", self.contact_line(bindings, now, gruu_of) + headers, bindings, headers, gruu_of)
+
+    def aor_of(self, run: Run, uri: str | None = None) -> str | None:
+        """The address-of-record that ``save`` will change; None if it will find none."""
+        request = run.message if isinstance(run.message, Request) else run.request
+        try:
+            return None if request is None else self.aor(read_to(request) if uri is None else uri)
+        except (Rejected, MalformedMessage):
+            return None
+
+    def not_saved(self, answer: Answer, draft: Draft, now: float, error: NotStored) -> Answer:
+        """What takes the place of ``answer`` when ``draft`` could not be made safe.
+
+        A refresh is answered with the time that its contacts have anyway. All else is refused, with a time to try again."""
+        if error.refused:
+            return self._refuse(Rejected(500, "Server Internal Error", "The database does not take the contact"), (), now)
+        if draft.promises_nothing(now):
+            there = [draft.before[binding.serial] for binding in answer.bindings]
+            return Answer(200, "OK", self.contact_line(there, now, answer.gruu_of) + answer.rest, there, answer.rest)
+        after = f"Retry-After: {RETRY_AFTER}\r\n" if self.settings.retry_after <= 0 else ""
+        return self._refuse(Rejected(503, "Service Unavailable", "Contacts cannot be saved now", after), (), now)
 
     def _refuse_loops(self, contacts: Sequence[Contact], aor: str) -> None:
         """Refuse a contact that is a GRUU of the user itself: requests would come back for ever (RFC 5627 5.1)."""

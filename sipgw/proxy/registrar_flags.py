@@ -24,6 +24,8 @@ class SaveFlags:
     """What ``save()`` was asked to do. ``None`` leaves a bound to the module parameter of the same name."""
 
     no_reply: bool = False
+    memory_only: bool = False
+    """No database gets the contacts."""
     max_contacts: int | None = None
     force: bool = False
     """Older contacts make room for new ones."""
@@ -52,7 +54,7 @@ class LookupFlags:
 
 
 SAVE_WORDS: Final[dict[str, tuple[str, Any]]] = {
-    "memory-only": ("", True),
+    "memory-only": ("memory_only", True),
     "no-reply": ("no_reply", True),
     "max-contacts": ("max_contacts", int),
     "force-registration": ("force", True),
@@ -67,7 +69,7 @@ SAVE_WORDS: Final[dict[str, tuple[str, Any]]] = {
     "max-expires": ("max_expires", int),
     "reject-too-brief": ("reject_too_brief", True),
 }
-"""Each word with the field it sets and the value, or the type of what follows "=". (Memory is the only place there is.)"""
+"""Each word with the field it sets and the value, or the type of what follows "="."""
 
 SAVE_LETTERS: Final = {
     "m": "memory-only",
@@ -174,7 +176,6 @@ def _set(found: dict[str, Any], words: dict[str, tuple[str, Any]], word: str, va
 def save_flags(text: str) -> SaveFlags:
     """Read the flags of ``save()``."""
     fields = _read(text, SAVE_WORDS, SAVE_LETTERS, "save")
-    fields.pop("", None)
     match = fields.get("match")
     if match is not None:
         if _match_mode(match) is None:

@@ -12,7 +12,7 @@ from sys import intern
 from typing import Any, Final
 
 from sipgw.proxy.gruu import Gruus
-from sipgw.proxy.location import AOR_CONTACTS, Binding, LocationTable, binding_key, find_contact
+from sipgw.proxy.location import AOR_CONTACTS, MEMORY_ONLY, Binding, LocationTable, binding_key, find_contact
 from sipgw.proxy.push import NOTHING, PN_CONTACT, Kind, Push, Wish
 from sipgw.proxy.register import Rejected, bad, methods_mask, read_allow, read_path, read_q, sip_uri
 from sipgw.proxy.registrar_flags import SaveFlags
@@ -233,6 +233,7 @@ class Saving:
         user_agent = intern(request.value(request.names.index("user-agent"))) if "user-agent" in request.names else ""
         rewrite = self.flags.match not in (None, "0", "1")
         push = self.settings.push
+        memory_only = MEMORY_ONLY if self.flags.memory_only else 0
         for binding in evicted:
             table.remove(binding)
         for change in changes:
@@ -266,7 +267,7 @@ class Saving:
             binding.user_agent = user_agent
             change.binding = binding
             sleeps = change.wish.kind is Kind.SLEEPS
-            binding.marks = binding.marks & ~PN_CONTACT | (PN_CONTACT if sleeps else 0)
+            binding.marks = binding.marks & ~(PN_CONTACT | MEMORY_ONLY) | (PN_CONTACT if sleeps else 0) | memory_only
             if found is None:
                 table.insert(binding)
             else:

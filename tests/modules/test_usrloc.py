@@ -193,12 +193,14 @@ class UsrlocTests(SynchronousTestCase):
         self.make(desc_time_order=1)
         self.assertTrue(self.table.by_time)
         for name, value, why in [
-            ("working_mode_preset", "single-instance-sql-write-back", "later version"),
-            ("working_mode_preset", "full-sharing-cluster", "between machines"),
-            ("cluster_mode", "full-sharing", "between machines"),
-            ("restart_persistency", "load-from-sql", "in memory"),
-            ("sql_write_mode", "write-back", "in memory"),
-            ("pinging_mode", "none", "'ownership'"),
+            ("working_mode_preset", "single-instance", "write one of single-instance-no-db, "),
+            ("working_mode_preset", "full-sharing-cluster", "later version"),
+            ("cluster_mode", "federation", "later version"),
+            ("restart_persistency", "sql", "load-from-sql"),
+            ("sql_write_mode", "through", "write-through"),
+            ("pinging_mode", "none", "ownership"),
+            ("contact_id_column", "a b", "name of a column"),
+            ("max_contact_delete", 0, "1 or more"),
             ("matching_mode", 2, "write 0"),
             ("timer_interval", 0, "1 or more"),
             ("cseq_delay", -1, "0 or more"),
@@ -210,13 +212,13 @@ class UsrlocTests(SynchronousTestCase):
         Usrloc(None, cluster_mode="none", restart_persistency="none", sql_write_mode="none")
         made = self.make()
         ignored: list[tuple[str, int | str]] = [
-            ("pinging_mode", "cooperation"), ("max_contact_delete", 5), ("regen_broken_contactid", 1)
+            ("pinging_mode", "cooperation"), ("location_cluster", 1)
         ]
         for name, number in ignored:
             self.rig.user.log_level = 3
             made.set_parameter(name, number)
             self.assertIn(f"usrloc.{name} has no effect", self.rig.log[-1][1])
-        for name in ("db_url", "location_cluster", "latency_event_min_us"):
+        for name in ("ha_cluster", "ha_shtag", "latency_event_min_us"):
             self.assertIn("later version", Usrloc.later[name])
             self.assertNotIn(name, Usrloc.exports.parameters)
         for name in ("", "a b", "a:b"):

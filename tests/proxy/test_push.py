@@ -165,9 +165,9 @@ class RegisterTests(SynchronousTestCase):
         phone.register(f"sip:b@1.1.1.1;{APNS}")
         phone.register(f"sip:c@1.1.1.1;{APNS}", 'Feature-Caps: *;+sip.pns="apns"')
         self.assertEqual(flags(phone), [0])
-        phone.table.bindings("bob@example.org")[0].marks = 3
+        phone.table.bindings("bob@example.org")[0].marks = 2
         phone.register(f"sip:c@1.1.1.1;{APNS}")
-        self.assertEqual(flags(phone), [7])
+        self.assertEqual(flags(phone), [6])
 
     def test_purrs(self) -> None:
         """With PURRs a phone gets the same one at each refresh, another phone another."""

@@ -1,0 +1,1 @@
+usrloc keeps contacts in SQL databases, in OpenSIPS's table `location` and its working modes single-instance-sql-write-through (the 200 goes out after the commit, else 503 with Retry-After), single-instance-sql-write-back and sql-only; save()'s flag memory-only keeps a contact out of them.
