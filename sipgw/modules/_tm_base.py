@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 from sipgw.core.user import TransactionUser
 from sipgw.exports import Module, param, statistic
+from sipgw.proxy.context import Rewriter
 from sipgw.proxy.originate import Answer, LocalOwner, originate
 from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run
@@ -148,6 +149,8 @@ class TmBase(Module):
         if run.context is not None:
             for listener in run.context.pop("listeners", ()):
                 context.listen(listener)
+            for rewriter in run.context.pop("rewriters", ()):
+                context.rewrite(rewriter)
         self.UAS_transactions.value += 1
         if self.auto_100trying and request.method == "INVITE":
             context.send_reply(run, 100, "Giving it a try")
@@ -232,6 +235,13 @@ class TmBase(Module):
             run.transaction.listen(listener)
         else:
             run.keep().setdefault("listeners", []).append(listener)
+
+    def rewrite_replies(self, run: Run, rewriter: Rewriter) -> None:
+        """Let ``rewriter`` change what the transaction of ``run`` is answered, once it is made (``Context.rewrite``)."""
+        if run.transaction is not None:
+            run.transaction.rewrite(rewriter)
+        else:
+            run.keep().setdefault("rewriters", []).append(rewriter)
 
     def ended(self, context: ResponseContext, status: int) -> None:
         """Count a transaction whose final response goes out."""

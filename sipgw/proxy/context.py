@@ -14,11 +14,15 @@ from sipgw.proxy.client_branch import ClientBranch
 from sipgw.script.routes import Route
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
+from sipgw.sip.edits import EditList
 from sipgw.sip.message import Request, Response
 from sipgw.sip.transaction import ServerTransaction
 
 Listener = Callable[[Any, str, int, "Response | None"], None]
 """Called as ``listener(context, event, status, response)`` for each event of ``LISTENED``."""
+
+Rewriter = Callable[[Request, Response, EditList], EditList]
+"""Called as ``rewriter(request, response, edits)``: the edits with which ``response`` goes upstream."""
 
 LISTENED = ("response_in", "response_out", "local_reply", "failure", "cancelled", "ended")
 """What listeners hear: a response came (before its routes), one was relayed, one of our own was sent, the last branch failed
@@ -58,6 +62,7 @@ class Context:
         "replicas",
         "reply_edits",
         "request",
+        "rewriters",
         "run",
         "server",
         "status",
@@ -109,6 +114,8 @@ class Context:
         self.last_final = 0
         """The number of the branch that ended last."""
         self.listeners: list[Listener] | None = None
+        self.rewriters: list[Rewriter] | None = None
+        """What changes each response before it goes upstream, after all routes."""
         self.flags: set[str] = set()
         self.kept: dict[str, Any] = {}
         self.local_status = 0
@@ -135,6 +142,13 @@ class Context:
         if self.listeners is None:
             self.listeners = []
         self.listeners.append(listener)
+
+    def rewrite(self, rewriter: Rewriter) -> None:
+        """Let ``rewriter`` change each response before it goes upstream; once, however often it is asked for."""
+        if self.rewriters is None:
+            self.rewriters = []
+        if rewriter not in self.rewriters:
+            self.rewriters.append(rewriter)
 
     def tell(self, event: str, status: int, response: Response | None) -> None:
         """Let the listeners hear ``event``; one that raises is a bug that is logged, no more."""

@@ -178,6 +178,8 @@ class ResponseContext(Forking):
     def _relay(self, response: Response, edits: EditList, status: int = 0) -> None:
         """Send ``response`` upstream without our Via."""
         status = status or response.status
+        for rewriter in self.rewriters or ():
+            edits = rewriter(self.request, response, edits)
         data = write_popped(response, edits, ensure_length=self.server.flow.reliable)
         user = self.user
         if status > self.status or status >= 200:

@@ -1,0 +1,1 @@
+uac and uac_auth: calls with other names in From and To, restored for both ends in every request and response of the dialog, and with a user and password for the server that they are sent to (MD5, SHA-256, SHA-512-256); the CSeq keeps step for the whole call without the dialog module.
