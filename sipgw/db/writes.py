@@ -45,13 +45,16 @@ class Entry:
     """Changes that are made together or not at all.
 
     ``shorter``: what to write instead if they are refused. ``known``: the table and the rows that are there if the inserts among
-    them have been made. ``doubtful``: that is looked up first. ``done``: called when they are made, or lost."""
+    them have been made. ``doubtful``: that is looked up first. ``done``: called when they are made, or lost; ``lost``: told of
+    that instead of the queue's. ``taken``: they are being written."""
 
     changes: Sequence[Change]
     shorter: Sequence[Change] = ()
     known: tuple[str, Where] | None = None
     doubtful: bool = False
     done: Callable[[], None] | None = None
+    lost: Callable[[Sequence[Change], str], None] | None = None
+    taken: bool = False
 
 
 class WriteQueue:
@@ -116,12 +119,15 @@ class WriteQueue:
         delay = FIRST_DELAY
         while self._waiting:
             self._group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+            for entry in self._group:
+                entry.taken = True
             try:
                 await self._write()
                 delay = FIRST_DELAY
             except Unavailable as error:
                 for entry in self._group:
                     entry.doubtful = True
+                    entry.taken = False
                 self._waiting.extendleft(reversed(self._group))
                 self._group = []
                 self._user.log_rarely(("writes", self.database.name), -1, f"{error}; {len(self)} writes wait for it")
@@ -201,6 +207,6 @@ class WriteQueue:
             entry.done()
 
     def _lose(self, entry: Entry, reason: str) -> None:
-        self._lost(entry.changes, reason)
+        (entry.lost or self._lost)(entry.changes, reason)
         if entry.done is not None:
             entry.done()

@@ -14,6 +14,7 @@ from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.actions import Flow, Overload
+from sipgw.sip.dialog import Dialog
 from sipgw.sip.layer import TransactionLayer
 from sipgw.sip.message import Request, Response, parse
 from sipgw.sip.transaction import State
@@ -206,8 +207,13 @@ class TmBase(Module):
         next_hop: str | None = None,
         socket: Any = None,
         avps: dict[str, list[int | str]] | None = None,
+        kept: dict[str, Any] | None = None,
+        dialog: Dialog | None = None,
+        timeout: float | None = None,
     ) -> bool:
-        """Send a request of our own; ``answer`` hears what comes back. False if ``local_route`` dropped it; ``NoWay``."""
+        """Send a request of our own; ``answer`` hears what comes back. False if ``local_route`` dropped it; ``NoWay``.
+
+        ``kept``, ``dialog``: see ``originate``; ``timeout``: seconds to wait for an answer, if not ``fr_timeout``."""
         user: TransactionUser = self.server.user
 
         def answered(status: int, response: Response | None) -> None:
@@ -219,8 +225,8 @@ class TmBase(Module):
 
         owner = await originate(
             user, request, answered, next_hop=next_hop, socket=socket, avps=avps,
-            timeout=self.fr_timeout, invite_timeout=self.fr_inv_timeout,
-            shown_to=user.routes.named.get(self.local_request_route),
+            timeout=self.fr_timeout if timeout is None else timeout, invite_timeout=self.fr_inv_timeout,
+            kept=kept, dialog=dialog, shown_to=user.routes.named.get(self.local_request_route),
         )
         if owner is None:
             return False

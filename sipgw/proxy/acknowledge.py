@@ -15,10 +15,12 @@ from sipgw.sip.message import Request, Response
 class Acknowledgements:
     """The ACKs of one INVITE: one for each dialog that a 2xx makes (a proxy may have forked), sent again when the 2xx is."""
 
-    __slots__ = ("_invite", "_sent", "_user")
+    __slots__ = ("_dialog", "_invite", "_sent", "_user")
 
-    def __init__(self, user: TransactionUser, invite: Request) -> None:
+    def __init__(self, user: TransactionUser, invite: Request, dialog: Dialog | None = None) -> None:
         self._user = user
+        self._dialog = dialog
+        """The dialog that the INVITE was sent in, if it did not make one."""
         self._invite = invite
         self._sent: dict[str | None, tuple[Flow, bytes] | None] = {}
 
@@ -37,7 +39,11 @@ class Acknowledgements:
     async def _acknowledge(self, response: Response) -> None:
         user, invite = self._user, self._invite
         try:
-            dialog = Dialog.as_uac(invite, response)
+            dialog = self._dialog
+            if dialog is None:
+                dialog = Dialog.as_uac(invite, response)
+            else:
+                dialog.refresh(response)
             run = Run(invite, RouteKind.LOCAL, None, user.clock(), user)
             run.dst_uri = dialog.next_hop
             flow = await find_flow(run)

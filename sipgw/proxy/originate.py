@@ -14,6 +14,7 @@ from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
 from sipgw.sip.actions import Flow
+from sipgw.sip.dialog import Dialog
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response, parse
 from sipgw.sip.target import Target
@@ -30,10 +31,13 @@ class LocalOwner:
     acknowledged (RFC 3261 13.2.2.4)."""
 
     __slots__ = (
-        "__weakref__", "_acks", "_answer", "_cancelled", "_client", "_ended", "_flow", "_heard", "_run", "_spare", "_timeouts",
+        "__weakref__", "_acks", "_answer", "_cancelled", "_client", "_dialog", "_ended", "_flow", "_heard", "_run", "_spare",
+        "_timeouts",
     )
 
-    def __init__(self, run: Run, answer: Answer, spare: list[Target], timeouts: tuple[float, float]) -> None:
+    def __init__(
+        self, run: Run, answer: Answer, spare: list[Target], timeouts: tuple[float, float], dialog: Dialog | None = None
+    ) -> None:
         self._run = run
         self._answer = answer
         self._spare = spare
@@ -41,6 +45,7 @@ class LocalOwner:
         self._flow: Flow | None = None
         self._client: ClientTransaction | None = None
         self._acks: Acknowledgements | None = None
+        self._dialog = dialog
         self._heard = False
         """The target has answered something."""
         self._cancelled = False
@@ -83,7 +88,7 @@ class LocalOwner:
         client = self._client
         if 200 <= status < 300 and response.method == "INVITE":
             if self._acks is None and client is not None:
-                self._acks = Acknowledgements(self._run.user, client.sent)
+                self._acks = Acknowledgements(self._run.user, client.sent, self._dialog)
             if self._acks is not None:
                 self._acks.take(response)
         if self._ended or (status == 503 and self.fail_over()):
@@ -175,13 +180,17 @@ async def originate(
     timeout: float = 30.0,
     invite_timeout: float = 120.0,
     shown_to: Route | None = None,
+    kept: dict[str, Any] | None = None,
+    dialog: Dialog | None = None,
 ) -> LocalOwner | None:
     """Send ``request`` after its ``local_route``; ``answer`` hears each response. None if that dropped it; ``NoWay``.
 
-    ``shown_to``: a route that sees what is sent and can change nothing of it."""
+    ``shown_to``: a route that sees what is sent and can change nothing of it. ``kept``: what modules keep with its run.
+    ``dialog``: in which an INVITE is sent; it says where the ACK to a 2xx goes."""
     run = Run(request, RouteKind.LOCAL, None, user.clock(), user)
     run.dst_uri = next_hop
     run.send_socket = socket
+    run.context = kept
     if avps:
         run.avps = avps
     route = user.routes.local
@@ -193,7 +202,7 @@ async def originate(
     data = write_relayed(run, flow, branch)
     if shown_to is not None:
         await user.run_route(shown_to, Run(parse(data), RouteKind.LOCAL, None, user.clock(), user))
-    owner = LocalOwner(run, answer, spare, (timeout, invite_timeout))
+    owner = LocalOwner(run, answer, spare, (timeout, invite_timeout), dialog)
     if not owner.send(flow, branch, data):
         raise NoWay(*NO_SOCKET)
     return owner

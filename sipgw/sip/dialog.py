@@ -128,13 +128,16 @@ class Dialog:
     ) -> bytes:
         """Write a request inside the dialog (RFC 3261 12.2.1.1) and count it.
 
-        ``via``: value of the Via with its branch. ``cseq``: for ACK and CANCEL, which are not counted, that of their
-        INVITE. ``headers``: more lines (Contact among them), each but the last ended by CRLF."""
+        ``via``: value of the Via with its branch, "" where somebody else puts it on top. ``cseq``: for ACK and CANCEL,
+        which are not counted, that of their INVITE. ``headers``: more lines (Contact among them), each but the last
+        ended by CRLF."""
         if cseq is None:
             # an empty sequence begins anywhere below 2**31 (8.1.1.5)
             cseq = self.local_cseq = 1 if self.local_cseq is None else self.local_cseq + 1
-        uri, routes = self._path()
-        out = [f"{method} {uri} SIP/2.0", f"Via: {via}"]
+        uri, routes = self.path()
+        out = [f"{method} {uri} SIP/2.0"]
+        if via:
+            out.append(f"Via: {via}")
         out += [f"Route: {route}" for route in routes]
         out += [
             f"From: {_tagged(self.local, self.id.local_tag)}", f"To: {_tagged(self.remote, self.id.remote_tag)}",
@@ -147,7 +150,7 @@ class Dialog:
         out.append(f"Content-Length: {len(body)}\r\n\r\n")
         return "\r\n".join(out).encode("utf-8", "surrogateescape") + body
 
-    def _path(self) -> tuple[str, list[str]]:
+    def path(self) -> tuple[str, list[str]]:
         """Return the Request-URI and the Route values: loose routing, or strict if the first route has no ``lr``."""
         routes = self.route_set
         if not routes:

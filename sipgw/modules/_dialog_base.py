@@ -1,0 +1,289 @@
+"""What every part of module dialog shares: its parameters, statistics and events, the database, and other modules' way in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from sipgw.db.writes import WriteQueue
+from sipgw.exports import Module, event, every, param, requires, statistic
+from sipgw.interfaces import Change, Database
+from sipgw.modules.rr import Rr
+from sipgw.modules.tm import Tm
+from sipgw.proxy.dialog_requests import InDialog
+from sipgw.proxy.dialog_rows import COLUMNS, VERSION, DelayedStore, DialogRows, RealtimeStore, usual_row
+from sipgw.proxy.dialogs import Call, Listener, Profile, State
+from sipgw.proxy.following import DID_NONE, Follower, Settings
+from sipgw.script.run import Run
+
+NO_DB, REALTIME, DELAYED, SHUTDOWN = range(4)
+
+_CLUSTER = "sharing dialogs between machines comes in a later version of sipgw"
+_CACHE = "profiles that several machines share come in a later version of sipgw"
+_profile = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+
+
+def parse_profiles(text: str) -> list[Profile]:
+    """The profiles in ``one; two; three``."""
+    found = []
+    for part in text.split(";"):
+        name, slash, shared = part.strip().partition("/")
+        if not name and not slash:
+            continue
+        if not _profile(name.strip()):
+            raise ValueError(f"{part.strip()!r} is no name of a profile: letters, digits, - and _ make one")
+        if slash:
+            raise ValueError(f"{part.strip()!r}: {_CACHE if shared.strip() in ('s', 'b') else f'there is no flag /{shared}'}")
+        found.append(Profile(name.strip(), False, ""))
+    return found
+
+
+def one_of(*values: int) -> Any:
+    """A check that refuses every other value."""
+
+    def check(value: int) -> None:
+        if value not in values:
+            raise ValueError(f"write one of {', '.join(map(str, values))}")
+
+    return check
+
+
+def positive(value: int) -> None:
+    """Refuse a number below 1."""
+    if value < 1:
+        raise ValueError("it must be at least 1")
+
+
+def whole_lines(text: str) -> None:
+    """Refuse header lines that are none."""
+    if text and not re.fullmatch(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:[^\r\n\0]*\r\n)+", text):
+        raise ValueError(r"write whole header lines, each with \r\n at its end")
+
+
+def _column(name: str) -> Any:
+    return param(name, f"The column {name}")
+
+
+class DialogBase(Module):
+    """The dialogs of one server."""
+
+    later = {
+        **dict.fromkeys(
+            ("dialog_replication_cluster", "profile_replication_cluster", "replicate_profiles_timer", "replicate_profiles_check",
+             "replicate_profiles_buffer", "replicate_profiles_expire", "cluster_auto_sync"), _CLUSTER,
+        ),
+        **dict.fromkeys(
+            ("cachedb_url", "profile_value_prefix", "profile_no_value_prefix", "profile_size_prefix", "profile_timeout"), _CACHE
+        ),
+    }
+
+    tm: Tm = requires("tm")
+    rr: Rr | None = requires("rr", optional=True)
+
+    enable_stats: int = param(1, "Count", unused="statistics are plain integers and always counted")
+    hash_size: int = param(4096, "Size of the hash table", unused="dialogs are in a dict, which grows by itself")
+    log_profile_hash_size: int = param(4, "Size of the hash table of a profile", unused="profiles are dicts")
+    timer_bulk_del_no: int = param(1, "Rows deleted at a time", unused="all that have piled up are deleted together")
+    rr_param: str = param("did", "The parameter of our Record-Route that names the dialog")
+    default_timeout: int = param(43200, "Seconds that a call may last unless $DLG_timeout says otherwise", check=positive)
+    options_ping_interval: int = param(30, "Seconds between OPTIONS pings", check=positive)
+    reinvite_ping_interval: int = param(300, "Seconds between re-INVITE pings", check=positive)
+    delete_delay: int = param(0, "Seconds for which a dialog that is over is kept, to match late requests")
+    dlg_extra_hdrs: str = param("", "Header lines for the BYEs that the module sends", check=whole_lines)
+    dlg_match_mode: int = param(
+        1, "How requests find their dialog: 0 by the parameter of Route, 1 by that or else Call-ID and tags, 2 by these alone",
+        check=one_of(0, 1, 2),
+    )
+    race_condition_timeout: int = param(5, "Seconds until a call ends that was answered while cancelled (end-on-race-condition)")
+    auto_prack_hangup_on_failure: int = param(0, "Whether an INVITE is answered 502 if a PRACK of auto-prack fails: 0 or 1")
+    auto_prack_fr_timeout: int = param(3, "Seconds to wait for the answer to a PRACK of auto-prack", check=positive)
+    profiles_with_value: str = param(
+        "", "Names of profiles with values: 'caller; gateway'", check=parse_profiles, each="_with_value"
+    )
+    profiles_no_value: str = param("", "Names of profiles without values", check=parse_profiles, each="_no_value")
+
+    db_url: str = param("", "The database of the dialogs; if empty db_default_url")
+    db_mode: int = param(
+        0, "When dialogs are written there: 0 never, 1 at once, 2 every db_update_period, 3 when the server stops",
+        check=one_of(NO_DB, REALTIME, DELAYED, SHUTDOWN),
+    )
+    db_update_period: int = param(60, "Seconds between the writes of db_mode 2", check=positive)
+    db_flush_vals_profiles: int = param(
+        0, "With 1 a change of $dlg_val, a profile or a flag is itself written; else it is with the next change of the dialog"
+    )
+    table_name: str = param("dialog", "The table of the dialogs")
+    dlg_id_column: str = _column("dlg_id")
+    call_id_column: str = _column("callid")
+    from_uri_column: str = _column("from_uri")
+    from_tag_column: str = _column("from_tag")
+    to_uri_column: str = _column("to_uri")
+    to_tag_column: str = _column("to_tag")
+    state_column: str = _column("state")
+    start_time_column: str = _column("start_time")
+    timeout_column: str = _column("timeout")
+    to_cseq_column: str = _column("callee_cseq")
+    from_cseq_column: str = _column("caller_cseq")
+    to_route_column: str = _column("callee_route_set")
+    from_route_column: str = _column("caller_route_set")
+    to_contact_column: str = _column("callee_contact")
+    from_contact_column: str = _column("caller_contact")
+    to_sock_column: str = _column("callee_sock")
+    from_sock_column: str = _column("caller_sock")
+    profiles_column: str = _column("profiles")
+    vars_column: str = _column("vars")
+    sflags_column: str = _column("script_flags")
+    mflags_column: str = _column("module_flags")
+    flags_column: str = _column("flags")
+
+    active_dialogs = statistic("calls that have been answered and go on")
+    early_dialogs = statistic("calls that ring")
+    processed_dialogs = statistic("dialogs made since the start")
+    expired_dialogs = statistic("calls whose time was over")
+    failed_dialogs = statistic("calls that were never answered")
+
+    state_changed = event(
+        "E_DLG_STATE_CHANGED", "id", "db_id", "callid", "from_tag", "to_tag", "old_state", "new_state"
+    )
+
+    def __init__(self, server: Any = None, **parameters: Any) -> None:
+        self._profiles: list[Profile] = []
+        super().__init__(server, **parameters)
+        self.follower: Follower = None  # type: ignore[assignment]  # made by start
+        self.requests: InDialog = None  # type: ignore[assignment]
+        self.database: Database | None = None
+        self.writes: WriteQueue | None = None
+        self.rows: DialogRows | None = None
+        self._created: list[Listener] = []
+        self._loaded: list[Listener] = []
+        self._flushes: Any = None
+
+    def _with_value(self, text: str) -> None:
+        self._profiles += [profile._replace(has_value=True) for profile in parse_profiles(text)]
+
+    def _no_value(self, text: str) -> None:
+        self._profiles += parse_profiles(text)
+
+    # -- for other modules
+
+    def on_created(self, listener: Listener) -> None:
+        """Let ``listener("created", call, run, None)`` hear of each new dialog; from a module's ``start``."""
+        self.follower.on_created.append(listener)
+
+    def on_loaded(self, listener: Listener) -> None:
+        """Let ``listener("loaded", call, None, None)`` hear of the dialogs that come from the database; they come when all
+        modules have started, and those that are there already are told at once."""
+        self.follower.on_loaded.append(listener)
+        for call in tuple(self.follower.calls):
+            if call.restored:
+                listener("loaded", call, None, None)
+
+    # -- start and stop
+
+    async def start(self) -> None:
+        """Be ready to follow calls; go on with those in the database."""
+        user = self.server.user
+        settings = Settings(
+            self.rr_param, self.dlg_match_mode, self.default_timeout, self.options_ping_interval, self.reinvite_ping_interval,
+            self.delete_delay, self.race_condition_timeout, self.dlg_extra_hdrs, self.rr is not None,
+        )
+        counters = SimpleNamespace(
+            active=self.active_dialogs, early=self.early_dialogs, processed=self.processed_dialogs,
+            expired=self.expired_dialogs, failed=self.failed_dialogs,
+        )
+        self.follower = Follower(user, self.tm, settings, counters, self._changed)
+        self.requests = self.follower.requests = InDialog(self.follower, self.tm)
+        self.requests.prack_timeout = self.auto_prack_fr_timeout
+        self.requests.prack_decides = bool(self.auto_prack_hangup_on_failure)
+        for profile in self._profiles:
+            self.follower.profiles.declare(profile)
+        if self.rr is not None:
+            self.rr.on_route.append(self._routed)
+        if self.db_mode != NO_DB:
+            await self._open_database()
+
+    async def stop(self) -> None:
+        """Write what is left to be written."""
+        if self.writes is not None:
+            store = self.follower.store
+            if isinstance(store, DelayedStore):
+                store.flush()
+            else:
+                for call in self.follower.calls:
+                    self.follower.save(call)
+            await self.writes.close()
+
+    async def _open_database(self) -> None:
+        user = self.server.user
+        self.database = await self.server.databases.open(self.db_url)
+        await self.server.databases.check(self.database, self.table_name, VERSION)
+        columns = dict.fromkeys(COLUMNS, "")
+        columns = {usual: usual for usual in columns} | {
+            getattr(type(self), name).default: getattr(self, name)
+            for name in self.exports.parameters
+            if name.endswith("_column")
+        }
+        self.rows = DialogRows(
+            self.table_name, columns, self.follower.profiles, user.wall_clock, user.clock, user.find_socket
+        )
+        self.writes = WriteQueue(self.database, user, self._lost)
+        self.follower.store = (RealtimeStore if self.db_mode == REALTIME else DelayedStore)(self.rows, self.writes)
+        await self.load()
+        if self.db_mode == DELAYED:
+            self._flush()
+
+    def _flush(self) -> None:
+        store = self.follower.store
+        if isinstance(store, DelayedStore):
+            store.flush()
+        self.server.user.after(self.db_update_period, lambda _now: self._flush())
+
+    def _lost(self, changes: Sequence[Change], reason: str) -> None:
+        for change in changes:
+            self.server.user.log_rarely("dialog rows", -1, f"dialog: a row is not written ({change.kind}): {reason}")
+
+    async def load(self) -> int:
+        """Take over the dialogs of the database that are not here; how many."""
+        assert self.database is not None and self.rows is not None
+        rows = await self.database.select(self.table_name, tuple(self.rows.columns.values()))
+        count = 0
+        for row in rows:
+            try:
+                usual = usual_row(self.rows.columns, rows.columns, row)
+                if self.follower.calls.by_number(int(usual["dlg_id"])) is not None:
+                    continue
+                call = self.rows.read(usual)
+            except (ValueError, TypeError, KeyError) as error:
+                self.server.user.log_rarely("dialog rows", -1, f"dialog: a row of {self.table_name} cannot be read: {error}")
+                continue
+            if call is not None:
+                self.follower.loaded(call)
+                count += 1
+        return count
+
+    # -- what happens
+
+    def _routed(self, run: Run, params: str) -> None:
+        """Match a request that ``loose_route`` has routed."""
+        self.follower.match(run, self.dlg_match_mode)
+
+    def _changed(self, call: Call, before: State, after: State) -> None:
+        if self.state_changed.heard:
+            self.state_changed.emit(
+                id=call.did, db_id=str(call.number), callid=call.call_id, from_tag=call.caller.tag, to_tag=call.winner.tag,
+                old_state=int(before), new_state=int(after),
+            )
+
+    @every(10)
+    def sweep(self) -> None:
+        """End dialogs whose INVITE came to nothing."""
+        self.follower.sweep()
+
+    def flush_call(self, call: Call) -> None:
+        """A value, a profile or a flag has changed."""
+        if self.db_flush_vals_profiles:
+            self.follower.save(call)
+
+
+__all__ = ["DID_NONE", "DialogBase"]
