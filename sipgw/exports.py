@@ -35,6 +35,7 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin
 
+from sipgw.script.parts import Parts
 from sipgw.script.symbols import (
     Function,
     Kind,
@@ -109,12 +110,15 @@ class Fixup:
     route: RouteKind = REQUEST
     guarded: bool = False
     variable: str = ""
+    parted: bool = False
 
 
 Raw = Annotated[str, Fixup(Kind.RAW)]
 Constant = Annotated[str, Fixup(Kind.STATIC)]
 HeaderText = Annotated[str, Fixup(Kind.STR, guarded=True)]
 """A text that becomes part of a message's head: what a variable puts into it may not have a CR, LF or NUL (hardening P5)."""
+PartedText = Annotated[str | Parts, Fixup(Kind.STR, parted=True)]
+"""A text whose variables come apart from it, for functions that put each into SQL or JSON as it has to be there (P6)."""
 Regex = Annotated[Pattern, Fixup(Kind.REGEX)]
 Flag = Annotated[int, Fixup(Kind.FLAG)]
 """The name of a message flag; the function receives its bit mask."""
@@ -299,7 +303,7 @@ def _parameter(owner: str, parameter: inspect.Parameter, annotation: Any) -> Par
                 elif callable(extra):
                     check = extra
             annotation = base
-        elif origin in (Union, UnionType):
+        elif origin in (Union, UnionType) and not (fixup is not None and fixup.parted):
             rest = [arm for arm in get_args(annotation) if arm is not NoneType]
             optional = optional or len(rest) < len(get_args(annotation))
             if len(rest) != 1:
@@ -308,7 +312,7 @@ def _parameter(owner: str, parameter: inspect.Parameter, annotation: Any) -> Par
         else:
             break
     if fixup is not None:
-        return Parameter(name, fixup.kind, optional, fixup.route, check, fixup.guarded, fixup.variable)
+        return Parameter(name, fixup.kind, optional, fixup.route, check, fixup.guarded, fixup.parted, fixup.variable)
     kind = _KINDS.get(annotation)
     if kind is None:
         raise Misdeclared(f"{owner}: parameter {parameter.name} has no type that a script can give: {annotation!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sipgw.db.connections import Connections, Link
 from sipgw.db.errors import Refused
@@ -36,6 +36,13 @@ class Result:
         return self._rows[index]
 
 
+class Index(NamedTuple):
+    """A unique index: its columns in lower case, and whether the database itself counts them up."""
+
+    columns: frozenset[str]
+    counts: bool = False
+
+
 class Engine(Protocol):
     """What one kind of database has of its own."""
 
@@ -51,8 +58,8 @@ class Engine(Protocol):
     def statements(self) -> Statements:
         """How it spells statements."""
 
-    def unique(self, link: Link, table: str, keys: Sequence[str]) -> bool:
-        """Whether a unique index has just these columns; asked in a thread."""
+    def indexes(self, link: Link, table: str) -> list[Index]:
+        """The unique indexes of a table; asked in a thread."""
 
     def quote(self, text: str) -> str:
         """``text`` as it may stand between quotes."""
@@ -68,7 +75,7 @@ class SqlDatabase:
         self._statements = engine.statements
         self._readers = readers
         self._writers = writers
-        self._unique: dict[tuple[str, frozenset[str]], bool] = {}
+        self._indexes: dict[str, list[Index]] = {}
 
     async def start(self) -> None:
         """Connect once, so that what is wrong with the URL is said at once."""
@@ -105,6 +112,22 @@ class SqlDatabase:
     async def replace(self, table: str, values: Mapping[str, Value], keys: Sequence[str]) -> None:
         """Add one row, or change the one that has the same ``keys``."""
         await self.batch([Change("replace", table, values, keys=keys)])
+
+    async def put(self, table: str, values: Mapping[str, Value]) -> None:
+        """Add one row in place of those that have the same value in a unique index (MySQL's REPLACE, for scripts)."""
+        say = self._statements
+        insert = say.insert(table, values)
+        columns = {name.lower(): name for name in values}
+
+        def step(link: Link) -> None:
+            for index in self._known(link, table):
+                if index.columns <= columns.keys():
+                    where = {columns[name]: values[columns[name]] for name in index.columns}
+                    if None not in where.values():
+                        link.execute(*say.delete(table, where), True)
+            link.execute(*insert, True)
+
+        await self._writers.run(lambda link: _transaction(link, [step]), reads=False)
 
     async def batch(self, changes: Sequence[Change]) -> None:
         """Do all of ``changes`` in order, in one transaction: when this returns they are on disk, when it raises none is."""
@@ -157,18 +180,30 @@ class SqlDatabase:
         insert = say.insert(table, values)
         update = say.update(table, values, {key: values[key] for key in keys})
         whole = all(values[key] is not None for key in keys)
-        known = table, frozenset(key.lower() for key in keys)
+        wanted = frozenset(key.lower() for key in keys)
 
         def step(link: Link) -> Any:
-            unique = self._unique.get(known)
-            if unique is None:
-                unique = self._unique[known] = self._engine.unique(link, table, keys)
-            if unique and whole:
+            if whole and self._upserts(link, table, wanted):
                 link.execute(*upsert, True)
             elif not link.execute(*update, True).count:
                 link.execute(*insert, True)
 
         return step
+
+
+    def _known(self, link: Link, table: str) -> list[Index]:
+        """The unique indexes of a table, asked for once; in a thread."""
+        found = self._indexes.get(table)
+        if found is None:
+            found = self._indexes[table] = self._engine.indexes(link, table)
+        return found
+
+    def _upserts(self, link: Link, table: str, keys: frozenset[str]) -> bool:
+        """Whether one statement can replace by ``keys``: they are an index, and (MySQL) a new row can meet no other."""
+        indexes = self._known(link, table)
+        if not any(index.columns == keys for index in indexes):
+            return False
+        return self._statements.upsert == "ON CONFLICT" or all(index.counts or index.columns == keys for index in indexes)
 
 
 def _transaction(link: Link, steps: Sequence[Callable[[Link], Any]]) -> None:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sipgw.db.connections import Answer, Link, says
+from sipgw.db.database import Index
 from sipgw.db.databases import hide_password
 from sipgw.db.errors import DatabaseError, Duplicate, Refused, Unavailable
 from sipgw.db.statements import Statements, checked, number, time_text
@@ -164,8 +165,8 @@ class MySqlEngine:
             return Unavailable(text), True  # a packet out of its order
         return Refused(text), False
 
-    def unique(self, link: Link, table: str, keys: Sequence[str]) -> bool:
-        """Whether a unique index has just these columns, and no other is there that a new row could meet."""
+    def indexes(self, link: Link, table: str) -> list[Index]:
+        """The unique indexes, the primary key too."""
         schema, _, bare = table.rpartition(".")
         rows = link.execute(
             "SELECT s.index_name, s.column_name, c.extra FROM information_schema.statistics s JOIN information_schema.columns c"
@@ -173,14 +174,13 @@ class MySqlEngine:
             " WHERE s.table_schema = COALESCE(NULLIF(%s, ''), DATABASE()) AND s.table_name = %s AND s.non_unique = 0",
             (schema, bare),
         ).rows
-        indexes: dict[str, set[str]] = {}
+        found: dict[str, set[str]] = {}
         counting = set()
         for index, column, extra in rows:
-            indexes.setdefault(index, set()).add(column.lower())
+            found.setdefault(index, set()).add(column.lower())
             if "auto_increment" in extra:
                 counting.add(column.lower())
-        wanted = {key.lower() for key in keys}
-        return wanted in indexes.values() and all(columns in (wanted, counting) for columns in indexes.values())
+        return [Index(frozenset(columns), columns == counting) for columns in found.values()]
 
     def quote(self, text: str) -> str:
         """With backslashes and quotes doubled."""

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sipgw.db.connections import Answer, Link, says
+from sipgw.db.database import Index
 from sipgw.db.databases import hide_password
 from sipgw.db.errors import DatabaseError, Duplicate, Refused, Unavailable
 from sipgw.db.statements import Statements, checked, number
@@ -188,18 +189,18 @@ class PostgresEngine:
             return Unavailable(text), False
         return Refused(text), False
 
-    def unique(self, link: Link, table: str, keys: Sequence[str]) -> bool:
-        """Whether a unique index has just these columns."""
+    def indexes(self, link: Link, table: str) -> list[Index]:
+        """The unique indexes, the primary key too."""
         rows = link.execute(
             "SELECT i.indexrelid, a.attname FROM pg_index i"
             " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)"
             " WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL",
             (self.statements.table(table),),
         ).rows
-        indexes: dict[int, set[str]] = {}
+        found: dict[int, set[str]] = {}
         for index, column in rows:
-            indexes.setdefault(index, set()).add(column)
-        return {key.lower() for key in keys} in indexes.values()
+            found.setdefault(index, set()).add(column)
+        return [Index(frozenset(columns)) for columns in found.values()]
 
     def quote(self, text: str) -> str:
         """With its quotes doubled (``standard_conforming_strings``)."""

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sipgw.db.connections import Answer, Link
+from sipgw.db.database import Index
 from sipgw.db.databases import hide_password
 from sipgw.db.errors import DatabaseError, Duplicate, Refused, Unavailable
 from sipgw.db.statements import Statements, checked, time_text
@@ -180,17 +181,12 @@ class SqliteEngine:
             return Unavailable(text), False
         return Refused(text), False
 
-    def unique(self, link: Link, table: str, keys: Sequence[str]) -> bool:
-        """Whether a unique index has just these columns."""
-        wanted = {key.lower() for key in keys}
-        columns = link.execute("SELECT name, pk FROM pragma_table_info(?)", (table,)).rows
-        if {name.lower() for name, primary in columns if primary} == wanted:
-            return True
-        indexes = link.execute('SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial', (table,)).rows
-        return any(
-            {str(column).lower() for (column,) in link.execute("SELECT name FROM pragma_index_info(?)", index).rows} == wanted
-            for index in indexes
-        )
+    def indexes(self, link: Link, table: str) -> list[Index]:
+        """The unique indexes, the primary key too."""
+        found = [link.execute("SELECT name FROM pragma_table_info(?) WHERE pk > 0", (table,)).rows]
+        for index in link.execute('SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial', (table,)).rows:
+            found.append(link.execute("SELECT name FROM pragma_index_info(?)", index).rows)
+        return [Index(frozenset(str(name).lower() for (name,) in names)) for names in found if names]
 
     def quote(self, text: str) -> str:
         """With its quotes doubled."""

@@ -24,7 +24,7 @@ Statement = tuple[str, tuple[Any, ...]]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,63}")
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,63}(\.[A-Za-z_][A-Za-z0-9_$]{0,63})?")
 _ORDER = re.compile(r"\s*(\S+?)(?:\s+(asc|desc))?\s*", re.IGNORECASE)
-_OPERATORS = {"=", "!=", "<", ">", "<=", ">="}
+_OPERATORS = {"=", "!=", "<", ">", "<=", ">=", "LIKE", "NOT LIKE"}
 _UNKEPT = re.compile("[\0\ud800-\udfff]")
 _PARTS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/|\?|[^'\"`?/-]+|.", re.DOTALL)
 

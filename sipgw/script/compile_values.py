@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ast
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sipgw.script import nodes, pieces, runtime, transform_text, values
+from sipgw.script import nodes, parts, pieces, runtime, transform_text, values
 from sipgw.script.errors import ScriptError
 from sipgw.script.formats import parse_format, parse_variable
 from sipgw.script.pieces import call, constant, name
@@ -388,7 +389,15 @@ class Values(ABC):
             template = constant(tuple(p if isinstance(p, str) else None for p in format.pieces))
             given = [self.variable(p) for p in format.pieces if not isinstance(p, str)]
             return call(self.use(runtime.joined), name("run"), *where, template, *given), True
+        if parameter.parted and format.constant is None:
+            return self._parted(format), False
         return self.format(format), False
+
+    def _parted(self, format: nodes.Format) -> ast.expr:
+        """A text with its values apart, and without what would escape them."""
+        template = tuple(p if isinstance(p, str) else parts.Hole(p.name) for p in format.pieces)
+        given = [self.variable(unescaped(p)) for p in format.pieces if not isinstance(p, str)]
+        return call(self.use(parts.Parts), self.bind("template", template), ast.Tuple(given, ast.Load()))
 
     def regex(self, text: str, node: nodes.Node) -> ast.expr:
         """A constant pattern, compiled now."""
@@ -399,6 +408,14 @@ class Values(ABC):
         key = ("regex", text)
         self.unit.constants.setdefault(key, found)
         return self.bind("regex", self.unit.constants[key])
+
+
+def unescaped(node: nodes.Variable) -> nodes.Variable:
+    """A variable without ``{s.escape.common}`` as its last transformation."""
+    last = node.transformations[-1] if node.transformations else None
+    if last is None or (last.kind, last.op) != ("s", "escape.common"):
+        return node
+    return replace(node, transformations=node.transformations[:-1])
 
 
 def compare_fails(node: nodes.Compare) -> bool:

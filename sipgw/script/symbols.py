@@ -74,6 +74,8 @@ class Parameter:
     """Whether a CR, LF or NUL in what a variable puts into the argument makes the call fail (hardening
     P5): the literal text of the script may have them, and a variable that is the whole argument may end
     with CRLF."""
+    parted: bool = False
+    """Whether a text with variables comes as ``Parts``, its values apart."""
     variable: str = ""
     """For `Kind.VAR` and `Kind.WRITABLE`: the one variable that it may be, such as "avp"; empty for any."""
 
