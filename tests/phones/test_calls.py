@@ -20,13 +20,17 @@ class PhoneTestCase(SynchronousTestCase):
         self.directory = Path(self.mktemp()).absolute()
         if BARESIP is None:
             raise SkipTest("baresip is not installed (Debian: baresip-core)")
-        config = self.directory / "opensips.cfg"
-        config.parent.mkdir(parents=True)
-        udp = 'loadmodule "proto_udp.so"\n'
-        config.write_text(Path(DEFAULT).read_text().replace(udp, f'{udp}loadmodule "proto_tcp.so"\n'))
-        self.server = Server(self.directory / "server", str(config), ("udp", "tcp"))
+        self.directory.mkdir(parents=True)
+        self.server = self.serve()
         self.addCleanup(self.server.child.kill)
         self.addCleanup(self.end)
+
+    def serve(self):
+        """The server."""
+        config = self.directory / "opensips.cfg"
+        udp = 'loadmodule "proto_udp.so"\n'
+        config.write_text(Path(DEFAULT).read_text().replace(udp, f'{udp}loadmodule "proto_tcp.so"\n'))
+        return Server(self.directory / "server", str(config), ("udp", "tcp"))
 
     def end(self):
         """End the server, which has logged no fault."""
