@@ -148,6 +148,7 @@ class SipServer(Service):
         later: Any = None if reactor is None else reactor.callLater
         self.user = TransactionUser(clock, wall_clock, self.write_log, self.settings, self.statistics, later)
         self.user.arguments = dict(defines or {})
+        self.user.directory = os.path.dirname(os.path.abspath(reading.file))
         self.configuration = Configuration(reading, self)
         self.sockets: list[UdpSocket | StreamSocket] = []
         self.name_servers: list[tuple[str, int]] | None = None

@@ -67,6 +67,8 @@ class Surroundings:
         self.source_of: Callable[[str], str] | None = None
         """With ``mhomed``: from which address the kernel would send to another one, "" if it cannot be reached."""
         self.arguments: dict[str, str] = {}
+        self.directory = ""
+        """The folder of the script."""
         self.started = wall_clock()
         self.pid = getpid()
         self.blacklists = Blacklists(clock)

@@ -6,11 +6,10 @@ counted, and what a flooding source sends is dropped before anything else is don
 
 from __future__ import annotations
 
-import socket
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
+from sipgw.core.addresses import packed
 from sipgw.core.events import DUMMY
 from sipgw.core.floods import BEGINS, CALM, FLOODS, FloodTree
 from sipgw.core.guard import guard
@@ -21,22 +20,11 @@ from sipgw.script.values import DROP
 from sipgw.sip.actions import Flow
 from sipgw.sip.message import Request, Response, parse
 
-_MAPPED = bytes(10) + b"\xff\xff"
-
 
 def check_positive(value: int) -> None:
     """Refuse 0 and less."""
     if value < 1:
         raise ValueError("must be at least 1")
-
-
-@lru_cache(maxsize=4096)
-def packed(host: str) -> bytes:
-    """The octets of an address; an IPv4 address written as IPv6 has four. ``OSError`` if it is none."""
-    if ":" not in host:
-        return socket.inet_pton(socket.AF_INET, host)
-    octets = socket.inet_pton(socket.AF_INET6, host.partition("%")[0].strip("[]"))
-    return octets[12:] if octets.startswith(_MAPPED) else octets
 
 
 class Pike(Module):
@@ -91,7 +79,7 @@ class Pike(Module):
         host = flow.host
         try:
             result = self.tree.hit(packed(host), user.clock())
-        except OSError:
+        except ValueError:
             return CALM
         if result == BEGINS:
             user.log(self.pike_log_level, f"pike: {host} floods and is blocked")
@@ -131,7 +119,7 @@ class Pike(Module):
         """Blocks an address no longer; if its flood goes on, it will be blocked again."""
         try:
             address = packed(ip)
-        except (OSError, ValueError):
+        except ValueError:
             raise MIError(500, "Bad IP") from None
         if not self.tree.release(address):
             raise MIError(404, "Match not found")

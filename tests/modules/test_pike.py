@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw.core.events import Params
 from sipgw.exports import REQUEST
 from sipgw.mi.jsonrpc import MIError
-from sipgw.modules.pike import Pike, packed
+from sipgw.modules.pike import Pike
 from sipgw.script.routes import Route
 from sipgw.testing import FakeServer, Phone, finished
 from tests.ears import Ears
@@ -124,9 +124,3 @@ class PikeTests(SynchronousTestCase):
         made = Pike(server, sampling_time_unit=5, remove_latency=2)
         finished(made.start())
         self.assertEqual(server.lines, [(1, "pike: remove_latency is less than sampling_time_unit, it is 6 now")])
-
-    def test_packed(self) -> None:
-        """An IPv4 address is the same in both ways of writing; zones do not count."""
-        self.assertEqual(packed("::ffff:192.0.2.1"), packed("192.0.2.1"))
-        self.assertEqual(packed("fe80::1%eth0"), packed("fe80::1"))
-        self.assertEqual(len(packed("2001:db8::1")), 16)
