@@ -289,6 +289,8 @@ class Configuration:
                 self.notes.append(f"{node.pos}: {', '.join(sorted(unknown))} of a socket has no effect in sipgw")
         for name in self.modules:
             kind, _, transport = name.partition("_")
+            if name == "proto_hep":  # it sends frames without a socket of its own too
+                continue
             if kind == "proto" and not self.reading.errors and not any(node.protocol == transport for node in config.sockets):
                 where = next(item for item in config.modules if item.name == name)
                 self.fault(where, f"there is no socket for {name}", f"add socket = {transport}:127.0.0.1:5060")
@@ -299,6 +301,10 @@ class Configuration:
 
     def _plans(self, node: Socket) -> Iterator[SocketPlan]:
         transport = node.protocol
+        if transport in ("hep_udp", "hep_tcp"):
+            self._capture_socket(node, transport.removeprefix("hep_"))
+        elif transport == "hep_tls":
+            self.fault(node, "HEP over TLS needs tls_mgm, which comes in a later version of sipgw")
         protocol: Any = self.modules.get(f"proto_{transport}")
         if protocol is None or transport not in TRANSPORTS:
             return
@@ -323,6 +329,16 @@ class Configuration:
                         node.advertised_port or settings["advertised_port"] or 0,
                         tos,
                     )
+
+    def _capture_socket(self, node: Socket, transport: str) -> None:
+        """Tell proto_hep of a socket for HEP; frames are sent from it, none is read."""
+        module: Any = self.modules.get("proto_hep")
+        if module is None:
+            return
+        for host in self._addresses(node)[0]:
+            for first, _last in node.ports or ((module.hep_port, module.hep_port),):
+                module.listens(transport, host, first)
+        self.notes.append(f"{node.pos}: HEP frames are sent from this socket; receiving them comes in a later version of sipgw")
 
     def _addresses(self, node: Socket) -> tuple[list[str], str]:
         """The IP addresses that the host of a socket stands for, and the host itself if it is a name of this machine."""

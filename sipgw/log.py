@@ -17,16 +17,26 @@ from typing import IO, Any
 from twisted.logger import ILogObserver, Logger, LogLevel, formatEvent
 from zope.interface import implementer
 
-LEVELS: Mapping[int, tuple[str, LogLevel, int]] = {
-    -3: ("ALERT", LogLevel.critical, syslog.LOG_ALERT),
-    -2: ("CRITICAL", LogLevel.critical, syslog.LOG_CRIT),
-    -1: ("ERROR", LogLevel.error, syslog.LOG_ERR),
-    1: ("WARNING", LogLevel.warn, syslog.LOG_WARNING),
-    2: ("NOTICE", LogLevel.info, syslog.LOG_NOTICE),
-    3: ("INFO", LogLevel.info, syslog.LOG_INFO),
-    4: ("DBG", LogLevel.debug, syslog.LOG_DEBUG),
+from sipgw.core.levels import FACILITIES, NAMES, PRIORITIES, level_of
+
+__all__ = [
+    "FACILITIES", "LEVELS", "LONGEST", "Consumer", "LineObserver", "LogFile", "level_of", "log", "one_line", "to_stream",
+    "to_syslog",
+]
+
+_TWISTED: Mapping[int, LogLevel] = {
+    -3: LogLevel.critical,
+    -2: LogLevel.critical,
+    -1: LogLevel.error,
+    1: LogLevel.warn,
+    2: LogLevel.info,
+    3: LogLevel.info,
+    4: LogLevel.debug,
 }
-"""OpenSIPS's level: its name in a line, Twisted's level, syslog's priority. 0, which OpenSIPS leaves out, is taken as 1."""
+LEVELS: Mapping[int, tuple[str, LogLevel, int]] = {
+    level: (name, _TWISTED[level], PRIORITIES[level]) for level, name in NAMES.items()
+}
+"""OpenSIPS's level: its name in a line, Twisted's level, syslog's priority."""
 
 _FOREIGN: Mapping[LogLevel, int] = {
     LogLevel.critical: -2,
@@ -36,12 +46,6 @@ _FOREIGN: Mapping[LogLevel, int] = {
     LogLevel.debug: 4,
 }
 """The level of an event that Twisted or a library emits."""
-
-FACILITIES = frozenset(
-    f"LOG_{name}"
-    for name in "AUTH AUTHPRIV CRON DAEMON KERN LPR MAIL NEWS SYSLOG USER UUCP".split() + [f"LOCAL{n}" for n in range(8)]
-)
-"""What ``syslog_facility`` may be."""
 
 LONGEST = 4096
 """Characters of one line at most (OpenSIPS's ``log_msg_buf_size``)."""
@@ -66,12 +70,6 @@ def _escape(found: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def level_of(number: int) -> int:
-    """Bring any number a script may give to one of ``LEVELS``, as OpenSIPS does."""
-    number = max(-3, min(4, number))
-    return number or 1
 
 
 def log(level: int, text: str) -> None:

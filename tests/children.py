@@ -63,6 +63,8 @@ class Child:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
+        self.patience = PATIENCE
+        """A third of the seconds that ``wait`` gives it to end by itself."""
         self.output = directory / "output"
         with open(self.output, "wb") as output:
             self.process = subprocess.Popen(
@@ -82,7 +84,7 @@ class Child:
     def wait(self) -> int:
         """Its exit status, once it has ended by itself."""
         try:
-            return self.process.wait(PATIENCE * 3)
+            return self.process.wait(self.patience * 3)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"{self.process.args!r} does not end:\n{self.text()[-3000:]}") from None

@@ -50,7 +50,12 @@ class NetworkTests(SynchronousTestCase):
         for loss in (0.05, 0.2, 0.3):
             traffic = self.carry(loss=loss)
             self.assertGreater(self.link.lost, 500 * loss)
-            self.assertEqual((traffic.wrong(), traffic.open, traffic.total("doubled")), ({}, 0, 0), f"{loss:.0%} lost")
+            self.assertEqual((traffic.open, traffic.total("doubled")), (0, 0), f"{loss:.0%} lost")
+            # a request is sent eleven times and each way loses: some BYE is never answered, and who sent it gives up (status 0)
+            wrong = traffic.wrong()
+            given_up = 2 * (1 - (1 - loss) ** 2) ** 10 * sum(traffic.begun.values())
+            self.assertLessEqual(sum(wrong.values()), round(3 * given_up), f"{loss:.0%} lost: {wrong}")
+            self.assertEqual({status for _, status in wrong} - {0}, set(), f"{loss:.0%} lost: {wrong}")
 
     def test_loss_afterlife(self):
         """With the usual short afterlife, 5 s, a lost answer may be too late: 99.5, 94, 84 % of the calls are made at least."""

@@ -30,7 +30,7 @@ from sipgw.core.status import StatusReports
 from sipgw.core.surroundings import Surroundings
 from sipgw.core.waiting import Drive, within
 from sipgw.script.routes import Route, RouteSet
-from sipgw.script.run import Run
+from sipgw.script.run import WATCHER, Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
 from sipgw.sip.actions import Action, Deliver, Failed, Flow, Send
@@ -98,6 +98,8 @@ class TransactionUser(Surroundings):
         """Called with responses that belong to no transaction; unset, they are dropped (``disable_stateless_fwd``)."""
         self.on_request: list[Callable[[Run], bool]] = []
         """Called before the script with each new request's run; one that returns True has taken it."""
+        self.on_received: Callable[[Request | Response, Flow], None] | None = None
+        """Called with each message as it came, before anything is done with it."""
         self.server_line = _server_line(settings)
         self.startup_vars: dict[str, Any] = {}
         """What modules and startup_route left in ``$var``: each request begins with it (language 1.10)."""
@@ -145,6 +147,8 @@ class TransactionUser(Surroundings):
         """Take a message that was parsed where it arrived, in a stream; whatever it is, this returns."""
         try:
             now = self.clock()
+            if self.on_received is not None:
+                self.on_received(message, flow)
             if isinstance(message, Request):
                 self.rcv_requests.value += 1
                 stamp_via(message, flow.host, flow.port)
@@ -468,7 +472,10 @@ class TransactionUser(Surroundings):
         data = self.make_reply(
             run, status, reason, to_tag=to_tag, headers=headers, body=body, content_type=content_type
         )
-        self.reply_flow(request, run.flow, run.force_rport, run.flags).send(data)
+        flow = self.reply_flow(request, run.flow, run.force_rport, run.flags)
+        if run.context is not None and WATCHER in run.context:
+            flow = run.context[WATCHER].upstream(flow)
+        flow.send(data)
 
     def make_reply(
         self,

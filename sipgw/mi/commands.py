@@ -20,12 +20,7 @@ from sipgw.exports import ArgumentKind, Command, Module
 from sipgw.mi import jsonrpc
 from sipgw.mi.jsonrpc import AMBIGUOUS, INVALID_PARAMS, NOT_FOUND, SERVER_ERROR, MIError
 
-__all__ = ["TRACING", "Commands", "MIError"]
-
-TRACING = dict.fromkeys(
-    ("trace_destination", "trace_bwlist"), "tracing of management commands (proto_hep) comes in a later version of sipgw"
-)
-"""What all modules that take commands say of two modparams (``Module.later``)."""
+__all__ = ["Commands", "MIError"]
 
 TOO_FEW = "Too few or too many parameters"
 NO_MATCH = "Named parameters do not match"

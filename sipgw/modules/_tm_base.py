@@ -11,7 +11,7 @@ from sipgw.exports import Module, param, statistic
 from sipgw.proxy.context import Rewriter
 from sipgw.proxy.originate import Answer, LocalOwner, originate
 from sipgw.proxy.responses import ResponseContext
-from sipgw.script.run import Run
+from sipgw.script.run import WATCHER, Run
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.actions import Flow, Overload
 from sipgw.sip.dialog import Dialog
@@ -152,6 +152,8 @@ class TmBase(Module):
                 context.listen(listener)
             for rewriter in run.context.pop("rewriters", ()):
                 context.rewrite(rewriter)
+            if WATCHER in run.context:
+                context.watch(run.context[WATCHER])
         self.UAS_transactions.value += 1
         if self.auto_100trying and request.method == "INVITE":
             context.send_reply(run, 100, "Giving it a try")

@@ -43,6 +43,12 @@ def one_part(value: str) -> None:
         raise ValueError(f"{value!r} is not one part of a path")
 
 
+def ends_of(request: Any) -> tuple[tuple[str, int], tuple[str, int]]:
+    """From where a request came, and where it came to: addresses and ports."""
+    peer, own = request.getClientAddress(), request.getHost()
+    return (peer.host, peer.port), (own.host, own.port)
+
+
 class Httpd(Module):
     """Serves HTTP, or HTTPS, for the modules that mount a resource."""
 

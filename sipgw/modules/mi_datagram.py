@@ -11,12 +11,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from sipgw.exports import Module, param
+from sipgw.exports import param
 from sipgw.interfaces import Server
 from sipgw.mi import jsonrpc
-from sipgw.mi.commands import TRACING
 from sipgw.mi.datagram import DatagramServer, open_udp, open_unix, parse_address
 from sipgw.mi.owner import Owner, check_mode, group_id, user_id
+from sipgw.modules._mi_trace import NOWHERE, Ends, MiTrace
 
 
 def _size(value: int) -> None:
@@ -31,11 +31,11 @@ def _not_negative(value: int) -> None:
         raise ValueError(f"{value} is negative")
 
 
-class MiDatagram(Module):
+class MiDatagram(MiTrace):
     """Takes management commands in datagrams and answers each to its sender."""
 
     name = "mi_datagram"
-    later = TRACING
+    backend = "datagram"
 
     socket_name: str = param("", "Where to listen: udp:address:port, or the path of a unix socket", check=parse_address)
     children_count: int = param(1, "Processes that listen", unused="one process does all")
@@ -52,6 +52,7 @@ class MiDatagram(Module):
 
     async def start(self) -> None:
         """Listen."""
+        await super().start()
         address = parse_address(self.socket_name)
         made = None
         if address is None:
@@ -95,9 +96,15 @@ class MiDatagram(Module):
             self.server.user.log(-1, f"mi_datagram: {type(failure.value).__name__}: {failure.getErrorMessage()}")
             listening.end()
 
-        Deferred.fromCoroutine(self._answer(data)).addCallbacks(made, broken)
+        Deferred.fromCoroutine(self._answer(data, self._ends(peer))).addCallbacks(made, broken)
 
-    async def _answer(self, data: bytes | None) -> bytes | None:
+    def _ends(self, peer: Any) -> Ends:
+        """Who asks, and where."""
+        if not isinstance(peer, tuple) or not isinstance(self.address, tuple):
+            return NOWHERE
+        return (peer[0], peer[1]), (self.address[0], self.address[1])
+
+    async def _answer(self, data: bytes | None, ends: Ends) -> bytes | None:
         """The answer to one request, None where nothing is to be said."""
         if data is None:
             fault = jsonrpc.Refused(jsonrpc.PARSE_ERROR, f"more than {self.socket_buf_size} octets")
@@ -105,7 +112,7 @@ class MiDatagram(Module):
         data = data.rstrip(b"\0\r\n\t ")
         if not data:
             return None
-        pieces = await self.server.commands.answer(data, bool(self.pretty_printing))
+        pieces = await self.answer_shown(data, bool(self.pretty_printing), ends)
         return None if pieces is None else self._joined(data, pieces)
 
     def _joined(self, data: bytes, pieces: Iterator[bytes]) -> bytes:

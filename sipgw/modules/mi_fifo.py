@@ -8,19 +8,19 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from sipgw.exports import Module, every, param
+from sipgw.exports import every, param
 from sipgw.interfaces import Server
-from sipgw.mi.commands import TRACING
 from sipgw.mi.fifo import MAX_ANSWERS, FifoReader, FifoReply
 from sipgw.mi.framing import FifoRequest
 from sipgw.mi.owner import Owner, check_mode, group_id, user_id
+from sipgw.modules._mi_trace import MiTrace
 
 
-class MiFifo(Module):
+class MiFifo(MiTrace):
     """Takes management commands from a named pipe and answers on the pipe that each client names."""
 
     name = "mi_fifo"
-    later = TRACING
+    backend = "fifo"
 
     fifo_name: str = param("/tmp/opensips_fifo", "The pipe to create and to read")
     fifo_mode: int = param(0o660, "Its access mode, in octal", check=check_mode)
@@ -38,6 +38,7 @@ class MiFifo(Module):
 
     async def start(self) -> None:
         """Create the pipe and read it; ``OSError`` names the pipe that cannot be."""
+        await super().start()
         try:
             self._open()
         except OSError as error:
@@ -79,7 +80,7 @@ class MiFifo(Module):
         Deferred.fromCoroutine(self._run(request)).addErrback(self._broken)
 
     async def _run(self, request: FifoRequest) -> None:
-        answer = await self.server.commands.answer(request.body, bool(self.pretty_printing))
+        answer = await self.answer_shown(request.body, bool(self.pretty_printing))
         if answer is None or not request.reply or self._reader is None:
             self._ended()
             return

@@ -18,12 +18,11 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from sipgw import __version__
-from sipgw.exports import Module, param, requires
-from sipgw.interfaces import Server
+from sipgw.exports import param, requires
 from sipgw.mi import jsonrpc
-from sipgw.mi.commands import TRACING
 from sipgw.mi.jsonrpc import MIError
-from sipgw.modules.httpd import Httpd, one_part
+from sipgw.modules._mi_trace import Ends, MiTrace
+from sipgw.modules.httpd import Httpd, ends_of, one_part
 from sipgw.web.answers import Answer, AnsweringResource
 from sipgw.web.site import Refusal
 
@@ -44,11 +43,11 @@ def check_method(value: int) -> None:
         raise ValueError("write 0 for GET or 1 for POST")
 
 
-class MiHtml(Module):
+class MiHtml(MiTrace):
     """Shows management commands as web pages, at ``/mi`` of the module httpd."""
 
     name = "mi_html"
-    later = TRACING
+    backend = "http"
 
     root: str = param("mi", "The path of the pages, without its slash", check=one_part)
     http_method: int = param(0, "How forms are sent: 0 by GET, 1 by POST", check=check_method)
@@ -56,8 +55,9 @@ class MiHtml(Module):
 
     async def start(self) -> None:
         """Show the pages."""
+        await super().start()
         root = self.root.strip("/")
-        self.httpd.mount(root, Pages(self.server, root, "POST" if self.http_method else "GET"), self.name)
+        self.httpd.mount(root, Pages(self, root, "POST" if self.http_method else "GET"), self.name)
 
     async def stop(self) -> None:
         """Show nothing any more."""
@@ -67,9 +67,10 @@ class MiHtml(Module):
 class Pages(AnsweringResource):
     """The pages below one path."""
 
-    def __init__(self, server: Server, root: str, method: str) -> None:
-        super().__init__("mi_html", server.user.log)
-        self._server = server
+    def __init__(self, module: MiHtml, root: str, method: str) -> None:
+        super().__init__("mi_html", module.server.user.log)
+        self._module = module
+        self._server = module.server
         self._root = f"/{quote(root)}"
         self._method = method
 
@@ -96,9 +97,9 @@ class Pages(AnsweringResource):
         asked = _argument(request)
         if asked is None:
             return Answer(iter([self._page(module, self._form(command))]), HEADERS)
-        return await self._result(module, command, asked)
+        return await self._result(module, command, asked, ends_of(request))
 
-    async def _result(self, module: str, command: str, asked: str) -> Answer:
+    async def _result(self, module: str, command: str, asked: str, ends: Ends) -> Answer:
         """The page with the result of one command, or its error."""
         try:
             params = json.loads(asked) if asked.strip() else []
@@ -107,6 +108,7 @@ class Pages(AnsweringResource):
         if not isinstance(params, list | dict):
             text = '<p>Parameters are a JSON array or object, such as ["all"] or {"name": "x"}.</p>'
             return Answer(iter([self._page(module, self._form(command, asked) + text)]), HEADERS, 400)
+        shown = self._module.show_command(command, params, ends)
         try:
             result = await self._server.commands.call(command, params)
         except MIError as error:
@@ -114,6 +116,10 @@ class Pages(AnsweringResource):
             if error.data is not None:
                 result["data"] = error.data
         pieces = jsonrpc.pieces(result, pretty=True)
+        if shown:
+            first = next(pieces, b"")
+            self._module.show_answer(shown, first.decode("utf-8", "replace"), ends)
+            pieces = chain((first,), pieces)
         before = self._head(module) + self._form(command, asked) + "<pre>"
         return Answer(chain([_octets(before)], _escaped(pieces), [_octets(f"</pre>{FOOT}")]), HEADERS)
 

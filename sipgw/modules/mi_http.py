@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from sipgw.exports import Module, param, requires
-from sipgw.interfaces import Server
-from sipgw.mi.commands import TRACING
-from sipgw.modules.httpd import Httpd, one_part
+from sipgw.exports import param, requires
+from sipgw.modules._mi_trace import MiTrace
+from sipgw.modules.httpd import Httpd, ends_of, one_part
 from sipgw.web.answers import Answer, AnsweringResource
 from sipgw.web.site import Refusal
 
 
-class MiHttp(Module):
+class MiHttp(MiTrace):
     """Takes management commands over HTTP, at ``/mi`` of the module httpd."""
 
     name = "mi_http"
-    later = TRACING
+    backend = "json"
 
     root: str = param("mi", "The path at which commands are taken, without its slash", check=one_part)
     pretty_printing: int = param(0, "1: answers are indented, over several lines")
@@ -24,7 +23,8 @@ class MiHttp(Module):
 
     async def start(self) -> None:
         """Take commands from now on."""
-        self.httpd.mount(self.root, CommandResource(self.server, bool(self.pretty_printing)), self.name)
+        await super().start()
+        self.httpd.mount(self.root, CommandResource(self), self.name)
 
     async def stop(self) -> None:
         """Take no more commands."""
@@ -34,10 +34,9 @@ class MiHttp(Module):
 class CommandResource(AnsweringResource):
     """Answers JSON-RPC requests in the bodies of POST, at its path and anything below it, as OpenSIPS does."""
 
-    def __init__(self, server: Server, pretty: bool) -> None:
-        super().__init__("mi_http", server.user.log)
-        self._server = server
-        self._pretty = pretty
+    def __init__(self, module: MiHttp) -> None:
+        super().__init__("mi_http", module.server.user.log)
+        self._module = module
 
     def refusal(self, request: Any) -> Refusal | None:
         """Other methods than POST and other types than JSON are refused."""
@@ -52,6 +51,7 @@ class CommandResource(AnsweringResource):
 
     async def answer(self, request: Any) -> Answer:
         """Run one command; a notification is accepted (202) and gets no answer."""
-        pieces = await self._server.commands.answer(request.content.read(), self._pretty)
+        module = self._module
+        pieces = await module.answer_shown(request.content.read(), bool(module.pretty_printing), ends_of(request))
         headers = {"Content-Type": "application/json"}
         return Answer(iter(()), headers, 202) if pieces is None else Answer(pieces, headers)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sipgw.exports import Avp, Module, Writable, function, listed, param
+from sipgw.exports import Avp, Writable, function, listed, param
 from sipgw.mi import jsonrpc
-from sipgw.mi.commands import TRACING
 from sipgw.mi.jsonrpc import AMBIGUOUS, NOT_FOUND, SERVER_ERROR, MIError
+from sipgw.modules._mi_trace import MiTrace
 from sipgw.script.run import Run
 
 _array = re.compile(r"__array\((.*)\)", re.DOTALL).fullmatch
@@ -22,11 +22,11 @@ NO_VALUE = -2
 """``vals_avp`` has fewer values than ``params_avp`` has names."""
 
 
-class MiScript(Module):
+class MiScript(MiTrace):
     """Runs management commands from the script."""
 
     name = "mi_script"
-    later = TRACING
+    backend = "script"
 
     pretty_printing: int = param(0, "1: answers are indented, over several lines")
 
@@ -47,9 +47,11 @@ class MiScript(Module):
                 if len(values) < len(params):
                     return self._failed(run, ret_var, NO_VALUE, f"mi: {name}: a parameter has no value")
                 params = {str(key): _value(value) for key, value in reversed(list(zip(params[::-1], values, strict=False)))}
+        shown = self.show_command(name, params)
         try:
             result = await self.server.commands.call(name, params)
         except MIError as error:
+            self.show_answer(shown, error.message)
             code = NO_COMMAND if error.code in (NOT_FOUND, AMBIGUOUS, SERVER_ERROR) else -abs(error.code)
             return self._failed(run, ret_var, code, error.message)
         try:
@@ -57,6 +59,7 @@ class MiScript(Module):
         except Exception as error:
             run.user.log(-1, f"management command {name} failed: {type(error).__name__}: {error}")
             return self._failed(run, ret_var, NO_COMMAND, "Server error")
+        self.show_answer(shown, text)
         if ret_var is not None:
             ret_var.set(run, text)
         return 1

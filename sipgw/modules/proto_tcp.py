@@ -10,10 +10,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sipgw.exports import Module, mi, param
-from sipgw.mi.jsonrpc import MIError
+from sipgw.core.events import run_alone
+from sipgw.exports import Module, mi, param, requires
+from sipgw.mi.jsonrpc import INVALID_PARAMS, MIError
+from sipgw.script.symbols import RouteKind
+from sipgw.script.values import DROP
 from sipgw.transport.connection import Connection, State
 from sipgw.transport.connections import written
+from sipgw.transport.hep import NET, Frame
 from sipgw.transport.stream import StreamSettings
 
 PROTOCOLS = frozenset(
@@ -61,15 +65,77 @@ class ProtoTcp(Module):
     tcp_async_local_write_timeout: int = param(
         10, "Milliseconds of trying to write before a message waits", unused="what cannot be written at once waits at once"
     )
-    trace_destination: str = param("", "Where connections are traced to", unused="no module traces connections yet")
-    trace_on: int = param(0, "Whether connections are traced", unused="no module traces connections yet")
-    trace_filter_route: str = param("", "The route that picks what is traced", unused="no module traces connections yet")
+    proto_hep: Any = requires("proto_hep", optional=True)
+    trace_destination: str = param("", "The hep_id of a capture server that is told what becomes of connections")
+    trace_on: int = param(0, "Whether it is told")
+    trace_filter_route: str = param("", "A route that runs for each new connection; it is not told of those that this drops")
     tcp_max_connections_per_ip: int = param(
         64, "How many connections one address may have opened; 0: any number (not in OpenSIPS)", check=_not_negative
     )
     tcp_first_byte_timeout: int = param(
         10, "Seconds within which who has connected must have sent something (not in OpenSIPS)", check=_positive
     )
+
+    def __init__(self, server: Any = None, **parameters: Any) -> None:
+        super().__init__(server, **parameters)
+        self._unseen: set[int] = set()
+        """The numbers of the connections that the route has dropped."""
+
+    async def start(self) -> None:
+        """Watch the connections, if somebody is to be told of them."""
+        if not self.trace_destination:
+            return
+        if self.proto_hep is None or self.proto_hep.destination(self.trace_destination) is None:
+            raise ValueError(f"trace_destination: proto_hep has no hep_id {self.trace_destination}")
+        user = self.server.user
+        if self.trace_filter_route and self.trace_filter_route not in user.routes.named:
+            raise ValueError(f"trace_filter_route: there is no route[{self.trace_filter_route}]")
+        if user.connections is not None:
+            user.connections.watcher = self._watch
+
+    def _watch(self, event: str, connection: Connection, well: bool, text: str) -> None:
+        """Tell the capture server what became of a connection."""
+        number = connection.number
+        new = event in ("ACCEPTED", "CONNECT_START")
+        if self.trace_on and connection.local.transport == "tcp":
+            if new and self.trace_filter_route and self._filtered(connection):
+                self._unseen.add(number)
+            if number not in self._unseen:
+                self._tell(event, connection, well, text)
+        if not new and (event == "CLOSED" or not well):
+            self._unseen.discard(number)
+
+    def _filtered(self, connection: Connection) -> bool:
+        """Whether the route drops it; one that waits does not."""
+        user = self.server.user
+        route = user.routes.named.get(self.trace_filter_route)
+        if route is None:
+            return False
+        run = run_alone(route, user)
+        run.kind, run.flow = RouteKind.EVENT, connection.flow()
+        ended: list[Any] = []
+        user.execute(route, run, ended.append)
+        return ended == [DROP]
+
+    def _tell(self, event: str, connection: Connection, well: bool, text: str) -> None:
+        parts = {"Protocol": "TCP", "Event": event, "Status": "SUCCESS" if well else "FAILURE"}
+        if text:
+            parts["Message"] = text
+        peer = (connection.host, connection.port)
+        own = connection.own_address() if connection.fileno() >= 0 else (connection.local.host, connection.local.port)
+        ends = (peer, own) if connection.accepted else (own, peer)
+        now = self.server.user.wall_clock()
+        self.proto_hep.destination(self.trace_destination).send(Frame(NET, 6, *ends, now, parts, str(connection.number)))
+
+    @mi("trace", alias="tcp_trace")
+    def trace_connections(self, trace_mode: str | None = None) -> Any:
+        """Shows whether a capture server is told of connections; "on" or "off" changes that."""
+        if trace_mode is None:
+            return {"TCP tracing": "on" if self.trace_on else "off"}
+        if trace_mode.lower() not in ("on", "off"):
+            raise MIError(INVALID_PARAMS, data="trace_mode should be 'on' or 'off'")
+        self.trace_on = int(trace_mode.lower() == "on")
+        return None
 
     def stream_settings(self, settings: Mapping[str, Any]) -> StreamSettings:
         """How connections are kept, by the globals ``settings`` and the parameters of this module."""

@@ -12,7 +12,7 @@ from sipgw.core.user import TransactionUser
 from sipgw.core.waiting import Turn
 from sipgw.proxy.client_branch import ClientBranch
 from sipgw.script.routes import Route
-from sipgw.script.run import Run
+from sipgw.script.run import Run, Watcher
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.edits import EditList
 from sipgw.sip.message import Request, Response
@@ -71,6 +71,7 @@ class Context:
         "turn",
         "uri",
         "user",
+        "watcher",
     )
 
     def __init__(self, tm: Any, run: Run, server: ServerTransaction) -> None:
@@ -122,6 +123,14 @@ class Context:
         self.fr_timeout: float | None = None
         self.fr_inv_timeout: float | None = None
         self.turn = Turn(self.user)
+        self.watcher: Watcher | None = None
+        """Who sees what goes out."""
+
+    def watch(self, watcher: Watcher) -> None:
+        """Show ``watcher`` what goes out from now on."""
+        if self.watcher is None:
+            self.watcher = watcher
+            self.server.flow = watcher.upstream(self.server.flow)
 
     def keep(self, run: Run) -> None:
         """Keep the request as ``run`` has it now: what the script changes later is not part of the transaction (house 2.6, 8).

@@ -236,6 +236,8 @@ class Forking(Context):
 
         It does not wait in ``perform``'s queue behind what was asked for before: ``t_relay`` tells the script how it went."""
         user = self.user
+        if self.watcher is not None:
+            branch.flow = self.watcher.downstream(branch.flow)
         flow = branch.flow
         token = user.layer.new_branch()
         run = branch.run

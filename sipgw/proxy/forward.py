@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from sipgw.core.surroundings import DEFAULT_PORTS, NextHop, is_address
 from sipgw.core.user import TransactionUser
-from sipgw.script.run import Run, Socket
+from sipgw.script.run import WATCHER, Run, Socket
 from sipgw.sip.actions import Flow
 from sipgw.sip.address import Via
 from sipgw.sip.edits import NO_EDITS, write, write_popped
@@ -200,6 +200,8 @@ async def forward(run: Run, destination: str | None = None) -> bool:
     finally:
         if destination is not None:
             run.dst_uri = kept
+    if run.context is not None and WATCHER in run.context:
+        flow = run.context[WATCHER].downstream(flow)
     came = f";i={run.flow.id[1]}" if run.flow is not None and run.flow.reliable else ""  # type: ignore[index]
     if flow.send(write_relayed(run, flow, stateless_branch(run), came)) is False:
         user.err_requests.value += 1

@@ -10,7 +10,7 @@ from sipgw.proxy.acknowledge import Acknowledgements
 from sipgw.proxy.forking import NOBODY
 from sipgw.proxy.forward import NO_SOCKET, NoWay, find_flow, next_flow, write_relayed
 from sipgw.script.routes import Route
-from sipgw.script.run import Run
+from sipgw.script.run import WATCHER, Run, Watcher
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
 from sipgw.sip.actions import Flow
@@ -69,6 +69,11 @@ class LocalOwner:
         user.perform(())
         return True
 
+    @property
+    def watcher(self) -> Watcher | None:
+        """Who sees what goes out."""
+        return None if self._run.context is None else self._run.context.get(WATCHER)
+
     def fail_over(self) -> bool:
         """The target has failed: try the next one, if there is one."""
         flow, user = self._flow, self._run.user
@@ -80,6 +85,8 @@ class LocalOwner:
             flow = next_flow(self._run, self._spare)
         except NoWay:
             return False
+        if self.watcher is not None:
+            flow = self.watcher.downstream(flow)
         return self.send(flow)
 
     def receive(self, response: Response, flow: Flow | None, run: Run | None) -> None:
@@ -198,6 +205,8 @@ async def originate(
         return None
     spare: list[Target] = []
     flow = await find_flow(run, spare)
+    if run.context is not None and WATCHER in run.context:
+        flow = run.context[WATCHER].downstream(flow)
     branch = user.layer.new_branch()
     data = write_relayed(run, flow, branch)
     if shown_to is not None:

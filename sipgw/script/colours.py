@@ -92,6 +92,8 @@ class Colours:
             isinstance(node, nodes.Call) and node.name == "script_trace" for route in config.routes for node in walk(route)
         )
         """Whether each step may be logged: only a script that calls ``script_trace`` pays for it."""
+        self.watches_xlog = any(function.module == "tracer" for function in symbols.functions.get("trace", ()))
+        """Whether the lines of ``xlog`` may have to be shown to a ``Watcher``."""
         self.any_params = any(isinstance(node, nodes.Launch) for route in config.routes for node in walk(route))
         """Whether a route may be called with parameters although it reads none: by a name known only at run time, or launched."""
         for colour in self.routes.values():

@@ -441,7 +441,10 @@ class Statements(Conditions):
             limit = call(self.use(runtime.log_level), name("run"))
         else:
             limit = pieces.attribute("run", "user", which)
-        write = pieces.do(call(pieces.attribute("run", "user", "xlog" if which == "xlog_level" else "log"), level, text))
+        if which == "xlog_level" and colours.watches_xlog:
+            write = pieces.do(call(self.use(runtime.watched_xlog), name("run"), level, text))
+        else:
+            write = pieces.do(call(pieces.attribute("run", "user", "xlog" if which == "xlog_level" else "log"), level, text))
         self.emit(pieces.when(pieces.every([*first, pieces.compare(limit, ast.GtE(), level)]), [write]))
 
     def visit_Error(self, node: nodes.Error, tail: bool) -> None:

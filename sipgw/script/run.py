@@ -27,6 +27,23 @@ MAX_FLAGS = 32
 """Message flags and branch flags a script may name (language 1.13)."""
 
 
+WATCHER = "watcher"
+"""Under this name a run keeps who is told of what it sends (``Watcher``)."""
+
+
+class Watcher(Protocol):
+    """Who wants to see what goes out on behalf of a request, and the lines that its routes log (tracer)."""
+
+    def upstream(self, flow: Flow) -> Flow:
+        """The way back to where the request came from, watched."""
+
+    def downstream(self, flow: Flow) -> Flow:
+        """A way on which the request goes further, watched."""
+
+    def logged(self, run: Run, level: int, text: str) -> None:
+        """See a line of ``xlog``."""
+
+
 class FlagNames:
     """The names of one set of flags, each with its bit; a name is declared by its first use (language 1.13)."""
 

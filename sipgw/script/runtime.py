@@ -11,7 +11,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sipgw.script.regex import BadPattern, Regex, compile_regex
-from sipgw.script.run import Run
+from sipgw.script.run import WATCHER, Run
 from sipgw.script.values import DROP, EXIT, L_ERR, Ending, code_of, to_text, wrong
 from sipgw.sip.message import Request, Response
 
@@ -286,6 +286,13 @@ def level_of(run: Run, value: Value) -> int | None:
         return value
     wrong(run, f"xlog: {to_text(value)!r} is not a level", L_ERR)
     return None
+
+
+def watched_xlog(run: Run, level: int, text: str) -> None:
+    """Write a line of ``xlog``, and show it to who watches the run."""
+    run.user.xlog(level, text)
+    if run.context is not None and WATCHER in run.context:
+        run.context[WATCHER].logged(run, level, text)
 
 
 def xlog_level(run: Run) -> int:

@@ -110,6 +110,7 @@ class Connection:
             self.state = OPEN
             self._limit = local.user.after(local.settings.first_byte, self._too_slow)
             local.reactor.addReader(self)
+            local.connections.watch("ACCEPTED", self, True, "Connection accepted...")
             self.established()
 
     def _use(self, opened: socket.socket) -> None:
@@ -221,6 +222,7 @@ class Connection:
         self.state = CONNECTING
         local.reactor.addWriter(self)
         self._limit = local.user.after(local.settings.connect_timeout, self._too_slow)
+        local.connections.watch("CONNECT_START", self, True, "Async connect in progress...")
 
     def _connected(self) -> None:
         assert self._socket is not None
@@ -234,6 +236,7 @@ class Connection:
         self.state = OPEN
         self.active = self.local.user.clock()
         self.local.reactor.addReader(self)
+        self.local.connections.watch("CONNECTED", self, True, "Successfully connected asynchronously...")
         if self.local.send_proxy:
             header = self._proxy_line()
             self._out.insert(0, header)
@@ -439,7 +442,10 @@ class Connection:
         self.state = CLOSED
         local = self.local
         local.connections.remove(self)
-        if not connecting and self._socket is not None:
+        if connecting:
+            local.connections.watch("CONNECTED", self, False, why)
+        elif self._socket is not None:
+            local.connections.watch("CLOSED", self, True, why)
             local.user.disconnected(local.transport, self.host, self.port, *self.own_address())
         for timer in (self._limit, self._stall, self._idle):
             if timer is not None:

@@ -6,7 +6,7 @@ first claim stands until its connection ends (a later one could be somebody who 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from secrets import randbelow
 from typing import TYPE_CHECKING
@@ -20,6 +20,9 @@ FIRST = 1 << 30
 TRANSPORTS = ("tcp", "tls", "ws", "wss")
 """The transports that have connections."""
 
+EVENTS = ("ACCEPTED", "CONNECT_START", "CONNECTED", "CLOSED")
+"""What becomes of connections, as OpenSIPS calls it where it traces them."""
+
 Place = tuple[object, str, int]
 """A socket of ours, and the address and port of a peer."""
 
@@ -29,12 +32,19 @@ class ConnectionTable:
 
     def __init__(self, worker: str = "00") -> None:
         self.worker = worker
+        self.watcher: Callable[[str, Connection, bool, str], None] | None = None
+        """Told what becomes of connections: one of ``EVENTS``, whether it went well, and a text."""
         self.accepted = 0
         self._last = randbelow(FIRST)
         self._numbers: dict[int, Connection] = {}
         self._peers: dict[Place, Connection] = {}
         self._aliases: dict[Place, Connection] = {}
         self._hosts: dict[str, int] = {}
+
+    def watch(self, event: str, connection: Connection, well: bool, text: str) -> None:
+        """Tell the watcher, if there is one."""
+        if self.watcher is not None:
+            self.watcher(event, connection, well, text)
 
     def add(self, connection: Connection) -> int:
         """Take in a connection and give it its number."""

@@ -218,7 +218,7 @@ class ParameterTests(SynchronousTestCase):
     """The modparams."""
 
     def test_refused(self) -> None:
-        """Modes, users and groups that cannot be are refused; tracing is not there at all."""
+        """Modes, users, groups and lists that cannot be are refused."""
         module = MiFifo()
         for name, value in (
             ("fifo_mode", 0o1000),
@@ -228,7 +228,7 @@ class ParameterTests(SynchronousTestCase):
             ("fifo_group", "no such group"),
         ):
             self.assertRaises(ValueError, module.set_parameter, name, value)
-        self.assertRaises(KeyError, module.set_parameter, "trace_destination", "hep")
+        self.assertRaises(ValueError, module.set_parameter, "trace_bwlist", "hep")
         self.assertEqual((module.fifo_mode, module.fifo_name, module.reply_dir), (0o660, "/tmp/opensips_fifo", "/tmp/"))
 
     def test_owner(self) -> None:

@@ -121,10 +121,12 @@ class Sipp(Child):
         file.write_text(expand(f"@include {scenario}@", values))
         command = [SIPP, "-sf", str(file), "-m", str(calls), "-i", HOST, "-p", str(self.port), "-nostdin"]
         command += ["-trace_err", "-error_file", "errors", "-trace_counts", "-trace_stat", "-stf", "statistics", "-fd", "1"]
-        command += ["-timeout", f"{PATIENCE * 2:.0f}", "-timeout_error", *options]
+        patience = PATIENCE + calls / 200  # twice that for all of its calls, which may begin 200 a second or more slowly
+        command += ["-timeout", f"{patience * 2:.0f}", "-timeout_error", *options]
         if remote is not None:
             command.append(f"{HOST}:{remote}")
         super().__init__(command, directory, {"TERM": "dumb"})
+        self.patience = patience
         if remote is None:
             wait_for(lambda: bound(self.port, transport) or self.process.poll() is not None, f"sipp plays {scenario}")
 

@@ -1,0 +1,1 @@
+tracer and proto_hep: SIP messages, transactions and lines of xlog are shown to capture servers (Homer, HEP 1 to 3 over UDP and TCP), databases, files, syslog or other SIP servers; trace_destination of mi_* and proto_tcp shows management commands and connections.

@@ -1,0 +1,205 @@
+"""proto_hep: copies of messages go to capture servers (Homer, or sipgw's and OpenSIPS's own sipcapture) as HEP frames.
+
+What is sent is decided elsewhere: tracer sends SIP and the lines of xlog, the modules ``mi_*`` commands, proto_tcp its
+connections. The frames are ``transport/hep.py``, the ways to the servers ``transport/hep_sender.py``. A ``socket = hep_udp:...``
+says from which address and port frames go over UDP, ``hep_tcp`` from which address over TCP; frames that come there are left
+unread: receiving them is sipcapture's part, which comes in a later version."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Any
+
+from sipgw.exports import BRANCH, FAILURE, LOCAL, ONREPLY, REQUEST, Module, function, param
+from sipgw.script.run import Run
+from sipgw.transport.hep import CONTROL, Frame, Style, encode
+from sipgw.transport.hep_sender import Place, TcpSender, UdpSender
+
+PORT = 9060
+"""The port of a capture server that is written without one."""
+_NAMED = re.compile(r"\[\s*([^\]\s]+)\s*\](.*)", re.DOTALL)
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::([0-9]{1,5}))?")
+
+
+def _positive(value: int) -> None:
+    if value < 1:
+        raise ValueError("must be at least 1")
+
+
+def _not_negative(value: int) -> None:
+    if value < 0:
+        raise ValueError("must not be negative")
+
+
+def _port(value: int) -> None:
+    if not 1 <= value <= 65535:
+        raise ValueError("must be between 1 and 65535")
+
+
+def _sixteen_bits(value: int) -> None:
+    if not 0 <= value <= 65535:
+        raise ValueError("must be between 0 and 65535")
+
+
+class Address:
+    """What a ``hep_id`` says: where frames go, and how."""
+
+    def __init__(self, text: str) -> None:
+        place, *settings = (part.strip() for part in text.strip().rstrip(";").split(";"))
+        found = _HOST_PORT.fullmatch(place)
+        if found is None or (found[2] and not 0 < int(found[2]) < 65536):
+            raise ValueError(f"{place!r} is no host:port")
+        self.host = found[1].strip("[]")
+        self.port = int(found[2] or PORT)
+        self.version = 3
+        self.transport = ""
+        for setting in settings:
+            name, _, value = (part.strip() for part in setting.partition("="))
+            if name == "version" and value in ("1", "2", "3"):
+                self.version = int(value)
+            elif name == "transport" and value.lower() in ("udp", "tcp"):
+                self.transport = value.lower()
+            elif name == "transport" and value.lower() == "tls":
+                raise ValueError("transport=tls needs tls_mgm, which comes in a later version of sipgw")
+            else:
+                raise ValueError(f"{setting!r} is neither version=1, 2 or 3 nor transport=udp or tcp")
+        if self.version < 3:
+            self.transport = "udp"
+        self.transport = self.transport or "tcp"
+
+
+class Destination:
+    """One capture server."""
+
+    def __init__(self, module: ProtoHep, name: str, address: Address) -> None:
+        self._module = module
+        self.name = name
+        self.address = address
+        self._sender: UdpSender | TcpSender | None = None
+
+    @property
+    def lost(self) -> int:
+        """How many frames did not go out."""
+        return 0 if self._sender is None else self._sender.lost
+
+    def send(self, frame: Frame) -> None:
+        """Send one frame; if that cannot be, the log says so once in a while."""
+        if self._sender is None:
+            self._sender = self._module.sender(self.address)
+        try:
+            data = encode(frame, self.address.version, self._module.style)
+        except ValueError as error:
+            self._sender.lose(str(error))
+            return
+        self._sender.send(data)
+
+    def close(self) -> None:
+        """End."""
+        if self._sender is not None:
+            self._sender.close()
+
+
+class ProtoHep(Module):
+    """Sends copies of messages to capture servers."""
+
+    later = {
+        "compressed_payload": "the payload cannot be compressed (nor is that of the tracer in OpenSIPS)",
+    }
+
+    hep_id: str = param("", "A capture server: [name] host:port; transport=udp|tcp; version=1|2|3", each="add_destination")
+    homer5_on: int = param(1, "Whether payloads are plain text for Homer 5, rather than JSON for Homer 6")
+    homer5_delim: str = param(":", "What stands between the parts of a payload for Homer 5")
+    hep_capture_id: int = param(1, "The number by which a capture server knows us", check=_sixteen_bits)
+    hep_port: int = param(PORT, "The port of hep_udp and hep_tcp sockets that are written without one", check=_port)
+    hep_send_timeout: int = param(100, "Milliseconds for a connection to be made", check=_positive)
+    hep_async: int = param(1, "Whether connecting and sending wait", unused="nothing here ever waits")
+    hep_async_max_postponed_chunks: int = param(
+        32, "How many frames may wait for a capture server before they are lost", check=_positive
+    )
+    hep_async_local_write_timeout: int = param(
+        10, "Milliseconds of trying to write", unused="what cannot be written at once waits at once"
+    )
+    hep_max_msg_chunks: int = param(32, "In how many pieces a frame may come", unused="no frames are received yet")
+    hep_max_retries: int = param(5, "How often in a row connecting may fail before it is left alone", check=_positive)
+    hep_retry_cooldown: int = param(3600, "For how many seconds it is left alone then", check=_not_negative)
+
+    def __init__(self, server: Any = None, **parameters: Any) -> None:
+        self._destinations: dict[str, Destination] = {}
+        self._sources: dict[str, dict[int, tuple[str, int]]] = {"udp": {}, "tcp": {}}
+        self.style = Style()
+        super().__init__(server, **parameters)
+
+    def add_destination(self, value: str) -> None:
+        """Take one ``hep_id``."""
+        found = _NAMED.fullmatch(value.strip())
+        if found is None:
+            raise ValueError("write [name] host:port; transport=udp|tcp; version=1|2|3")
+        if found[1] in self._destinations:
+            raise ValueError(f"there is a hep_id {found[1]} already")
+        self.new_destination(found[1], found[2])
+
+    def new_destination(self, name: str, text: str) -> Destination:
+        """The capture server at ``text``, known as ``name``; ``ValueError`` says what is wrong with it."""
+        made = self._destinations[name] = Destination(self, name, Address(text))
+        return made
+
+    def destination(self, name: str) -> Destination | None:
+        """The capture server of that ``hep_id``."""
+        return self._destinations.get(name)
+
+    def forget(self, destination: Destination) -> None:
+        """Send nothing more to a capture server that was added by a command."""
+        if self._destinations.get(destination.name) is destination:
+            del self._destinations[destination.name]
+        destination.close()
+
+    def listens(self, transport: str, host: str, port: int) -> None:
+        """Take note of a socket of the script: the first of each family is where frames come from."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._sources[transport].setdefault(family, (host, port))
+
+    async def start(self) -> None:
+        """Settle how frames are written."""
+        self.style = Style(self.hep_capture_id, bool(self.homer5_on), self.homer5_delim)
+
+    async def stop(self) -> None:
+        """Close the ways to all capture servers."""
+        for each in self._destinations.values():
+            each.close()
+
+    def sender(self, address: Address) -> UdpSender | TcpSender:
+        """A way to a capture server."""
+        user = self.server.user
+        place = Place(address.host, address.port, user.resolve_host, user.clock)
+
+        def report(text: str) -> None:
+            user.log_rarely(("hep", address.host, address.port), 1, f"proto_hep: {text}")
+
+        if address.transport == "udp":
+            return UdpSender(place, self._sources["udp"], report)
+        return TcpSender(
+            self.server.reactor,
+            place,
+            report,
+            most=self.hep_async_max_postponed_chunks,
+            timeout=self.hep_send_timeout / 1000,
+            tries=self.hep_max_retries,
+            cooldown=float(self.hep_retry_cooldown),
+            source=self._sources["tcp"].get(socket.AF_INET6 if ":" in address.host else socket.AF_INET),
+        )
+
+    @function(REQUEST | FAILURE | ONREPLY | BRANCH | LOCAL)
+    def correlate(
+        self, run: Run, hep_id: str, type1: str, correlation1: str, type2: str, correlation2: str
+    ) -> bool:
+        """Tell a capture server that two correlation ids belong together, each with its kind; that needs HEP version 3."""
+        found = self.destination(hep_id)
+        if found is None or found.address.version < 3 or type1 == type2:
+            why = f"no hep_id {hep_id}" if found is None else "only version 3 of HEP" if type1 != type2 else "two kinds alike"
+            run.user.log(-1, f"correlate: {why}")
+            return False
+        now = run.user.wall_clock()
+        ends = ("127.0.0.1", 0), ("127.0.0.2", 0)
+        found.send(Frame(CONTROL, 6, *ends, now, extra={type1: correlation1, type2: correlation2}))
+        return True
