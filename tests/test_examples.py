@@ -1,5 +1,6 @@
 """The scripts in ``examples``: each is compiled and started."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ class ExampleTests(SynchronousTestCase):
 
     def test_all(self):
         """Each begins with a comment that says what it is, has no fault, and comes up."""
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(EXAMPLES.parent)  # where they are run, and find what lies beside them
         files = sorted(EXAMPLES.glob("*.cfg"))
         self.assertTrue(files)
         for file in files:
