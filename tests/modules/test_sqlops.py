@@ -31,8 +31,9 @@ class SqlopsCases:
         config = f'modparam("sqlops", "db_url", "{url}")\n{given}{rest}'
         module = {"sqlite": "db_sqlite", "postgres": "db_postgres", "mysql": "db_mysql"}[self.engine]
         scripted = Scripted(body, module, "sqlops", rest=config)
-        self.db: Any = finished(scripted.server.databases.open(url))
-        self.addCleanup(lambda: finished(self.db.close()))
+        opened: Any = finished(scripted.server.databases.open(url))
+        self.db = opened
+        self.addCleanup(lambda: finished(opened.close()))
         time = "TIMESTAMP" if self.engine == "postgres" else "DATETIME"
         finished(self.db.query(
             "CREATE TABLE subscriber (username VARCHAR(64) NOT NULL, domain VARCHAR(64) DEFAULT '' NOT NULL, ha1 VARCHAR(64),"
