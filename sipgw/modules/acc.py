@@ -6,14 +6,16 @@ what can never be written is logged with all its values (docs/decisions/0015).""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
-from sipgw.db.writes import WriteQueue
+from sipgw.db.writes import Entry, WriteQueue
 from sipgw.exports import BRANCH, FAILURE, LOCAL, REQUEST, Module, event, function, param, pvar, requires
 from sipgw.interfaces import Change
+from sipgw.modules.dialog import Dialog
 from sipgw.modules.rr import Rr
 from sipgw.modules.tm import Tm
-from sipgw.proxy.account_backends import Events, Fields, LogLines, TableRows
+from sipgw.proxy.account_backends import LENGTHS, Events, Fields, LogLines, TableRows
 from sipgw.proxy.accounting import (
     ANSWERED,
     BACKENDS,
@@ -30,11 +32,17 @@ from sipgw.proxy.accounting import (
     parse_flags,
     parse_types,
 )
+from sipgw.proxy.cdrs import PATIENCE, VALUE, Cdr
+from sipgw.proxy.dialogs import Call, CallFlag, Leg
+from sipgw.proxy.following import call_of
+from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run, Value
-from sipgw.sip.message import Request
+from sipgw.sip.message import Request, Response
 
 ACC_VERSION, MISSED_VERSION = 7, 5
 """Versions of the tables."""
+_KEPT = "acc"
+_STASH = "acc stash"
 
 
 class Acc(Module):
@@ -44,6 +52,7 @@ class Acc(Module):
 
     tm: Tm = requires("tm")
     rr: Rr | None = requires("rr", optional=True)
+    dialog: Dialog | None = requires("dialog", optional=True)
 
     early_media: int = param(0, "Whether provisional answers with a body are accounted too: 0 or 1")
     report_cancels: int = param(0, "Whether CANCEL requests are accounted: 0 or 1")
@@ -76,6 +85,8 @@ class Acc(Module):
         )
         self.backends: dict[str, Backend] = {"log": LogLines(self._fields["log"], self._write), "evi": self._events}
         self.writes: WriteQueue | None = None
+        self._ending: dict[Cdr, Call] = {}
+        """Calls whose BYE is yet to be answered."""
 
     async def start(self) -> None:
         """Make sure that what was asked for is there."""
@@ -84,6 +95,8 @@ class Acc(Module):
         self._events.declare()
         if self.db_url or self.server.user.globals.get("db_default_url"):
             await self._open_database()
+        if self.dialog is not None:
+            self.dialog.on_loaded(self._call_loaded)
 
     async def _open_database(self) -> None:
         databases = self.server.databases
@@ -103,6 +116,8 @@ class Acc(Module):
 
     async def stop(self) -> None:
         """Write what waits."""
+        for cdr, call in tuple(self._ending.items()):
+            self._end(call, cdr)
         if self.writes is not None:
             await self.writes.close()
 
@@ -178,10 +193,100 @@ class Acc(Module):
             account.table = table or self.db_table_acc
         if self.detect_direction and self.rr is not None:
             account.swapped = self.rr.is_upstream(run)
+        if "cdr" in chosen and request.method == "INVITE" and not request.to_tag:
+            self._follow(run, account)
         if not account.listens:
             account.listens = True
             self.tm.listen(run, account.heard)
         return True
+
+    # -- calls
+
+    def _follow(self, run: Run, account: Account) -> None:
+        """Let the call that this INVITE begins be accounted when it ends."""
+        if self.dialog is None:
+            run.user.log_rarely("acc cdr", 1, 'do_accounting: flag cdr means nothing without loadmodule "dialog.so"')
+            return
+        call = self.dialog.follower.create(run, CallFlag(0))
+        if call is not None and account.answered is None:
+            account.answered = partial(self._answered, call)
+
+    def _answered(self, call: Call, account: Account, record: Record) -> bool:
+        """A 2xx has gone back: the CDR begins, unless it is not wanted any more."""
+        if not account.wants("cdr"):
+            return False
+        if _KEPT not in call.kept and self.dialog is not None:
+            self._keep(call, Cdr(account, record))
+            self.dialog.follower.save(call)
+        return True
+
+    def _keep(self, call: Call, cdr: Cdr) -> None:
+        call.kept[_KEPT] = cdr
+        call.listeners.append(self._heard_call)
+
+    def _call_loaded(self, event: str, call: Call, run: Run | None, leg: Leg | None) -> None:
+        """Go on with a call from the database."""
+        text = call.values.pop(VALUE, None)
+        if text is not None:
+            try:
+                self._keep(call, Cdr.read(str(text), self.backends))
+            except ValueError as error:
+                self.server.user.log_rarely("acc cdr", -1, f"acc: the dialog {call.did} will not be accounted: {error}")
+
+    def _heard_call(self, event: str, call: Call, run: Run | None, leg: Leg | None) -> None:
+        """Hear what becomes of a call."""
+        cdr: Cdr = call.kept[_KEPT]
+        if event == "saving":
+            call.values[VALUE] = cdr.text()
+            return
+        if run is not None and event in ("within", "terminated"):
+            before = account_of(run)
+            if before is not None and before is not cdr.account:
+                cdr.account.extra.update(before.extra)
+            keep_account(run, cdr.account)
+        if event in ("terminated", "expired") and not cdr.ended:
+            user = self.server.user
+            cdr.ended = user.wall_clock()
+            call.holds += 1
+            if run is None:
+                self._end(call, cdr)
+            else:
+                self._ending[cdr] = call
+                self.tm.listen(run, partial(self._bye_answered, call, cdr))
+                user.after(PATIENCE, lambda _now: self._end(call, cdr))
+
+    def _bye_answered(
+        self, call: Call, cdr: Cdr, context: ResponseContext, event: str, status: int, response: Response | None
+    ) -> None:
+        if status >= 200 and event in ("response_out", "local_reply"):
+            self._end(call, cdr)
+
+    def _end(self, call: Call, cdr: Cdr) -> None:
+        """Write the CDR, once; the call's row goes in the same transaction if it is in the same database."""
+        if cdr.written or self.dialog is None:
+            return
+        cdr.written = True
+        self._ending.pop(cdr, None)
+        record, account = cdr.final(), cdr.account
+        for name in BACKENDS:
+            if name in account.wanted and name != "db":
+                self.backends[name].write(record, account, account.table)
+        follower = self.dialog.follower
+        rows = self.backends.get("db")
+        if "db" not in account.wanted or self.writes is None or not isinstance(rows, TableRows):
+            follower.release(call)
+            return
+        table = account.table or self.db_table_acc
+        entry = Entry(
+            rows.rows(record, account, table), rows.rows(record, account, table, LENGTHS), doubtful=call.restored,
+            lost=self._lost, known=None if self.writes.database.dialect == "flatstore" else (table, rows.same_row(record)),
+        )
+        if self.dialog.database is self.writes.database:
+            call.farewell = entry
+            follower.release(call)
+        else:
+            entry.done = partial(follower.release, call)
+            self.writes.add(entry)
 
     @function(REQUEST | FAILURE | BRANCH)
     def drop_accounting(
@@ -241,7 +346,37 @@ class Acc(Module):
             run.user.log(-1, "acc_new_leg: no leg_fields are declared")
             return False
         self._open(run).legs.append({})
+        self._changed(run)
         return True
+
+    @function()
+    def acc_load_ctx_from_dlg(self, run: Run) -> bool:
+        """Let ``$acc_extra`` and ``$acc_leg`` be those of the dialog at hand, until ``acc_unload_ctx_from_dlg``."""
+        kept = run.keep()
+        call = call_of(run)
+        cdr: Cdr | None = None if call is None else call.kept.get(_KEPT)
+        if cdr is None or _STASH in kept:
+            run.user.log(-1, "acc_load_ctx_from_dlg: " + ("one is loaded already" if cdr else "there is no dialog with a CDR"))
+            return False
+        kept[_STASH] = account_of(run)
+        keep_account(run, cdr.account)
+        return True
+
+    @function()
+    def acc_unload_ctx_from_dlg(self, run: Run) -> bool:
+        """Go back to what was there before ``acc_load_ctx_from_dlg``."""
+        kept = run.keep()
+        if _STASH not in kept:
+            run.user.log(-1, "acc_unload_ctx_from_dlg: none is loaded")
+            return False
+        keep_account(run, kept.pop(_STASH))
+        return True
+
+    def _changed(self, run: Run) -> None:
+        """A field was set: if it is one of a call's CDR, that is worth keeping."""
+        call = call_of(run)
+        if call is not None and _KEPT in call.kept and self.dialog is not None:
+            self.dialog.follower.save(call)
 
     # -- variables
 
@@ -255,6 +390,7 @@ class Acc(Module):
         """Give ``$acc_extra(tag)`` a value."""
         if self._has_extra(tag):
             self._open(run).extra[tag] = value
+            self._changed(run)
         else:
             run.user.log(-1, f"$acc_extra({tag}): no such field in extra_fields")
 
@@ -281,6 +417,7 @@ class Acc(Module):
             run.user.log(-1, f"$acc_leg({tag}): there is no leg {index}")
         else:
             leg[tag] = value
+            self._changed(run)
 
     @pvar("acc_current_leg")
     def acc_current_leg(self, run: Run) -> int | None:

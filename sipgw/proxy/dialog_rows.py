@@ -79,7 +79,8 @@ class DialogRows:
         self._find_socket = find_socket
 
     def row(self, call: Call) -> dict[str, Stored]:
-        """The row of ``call``."""
+        """The row of ``call``, once all who keep something with it have told."""
+        call.tell("saving")
         caller, callee = call.caller, call.winner
         shared = self._profiles.known
         profiles = [(f"{name}/{shared[name].shared}" if shared[name].shared else name, value) for name, value in call.profiles]

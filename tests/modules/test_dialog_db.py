@@ -52,6 +52,7 @@ class StoredDialing(Dialing):
         if orderly:
             for module in reversed(list(self.wired.server.modules.values())):
                 finished(module.stop())
+        self.wired.clock.calls.clear()
         self.start(self.script)
         self.cseq = cseq
 
