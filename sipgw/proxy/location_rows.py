@@ -32,6 +32,8 @@ __all__ = [
 VERSION: Final = 1013
 LATEST: Final = 2**31 - 1
 """The last second that the column ``expires`` can have in each database."""
+DRIFT: Final = 0.01
+"""Seconds by which the two clocks may have moved apart since a row was read, so that its end stays what it was."""
 USER_AGENT: Final = 255
 """Characters of the column ``user_agent``; the rest is cut off."""
 _VALUES: Final = "_urec_kvs"
@@ -194,7 +196,7 @@ class Rows:
         """The change that writes ``binding``, and the values of its user; whether the row is there already or not."""
         names, user = self.columns, self.user
         now, wall = user.clock(), user.wall_clock()
-        ends = 0 if binding.expires == inf else min(ceil(wall + binding.expires - now), LATEST)
+        ends = 0 if binding.expires == inf else min(ceil(wall + binding.expires - now - DRIFT), LATEST)
         row: dict[str, Value] = {
             names.contact_id: binding.serial,
             names.contact: binding.contact,
@@ -266,10 +268,13 @@ class Rows:
         return Loaded(binding, values)
 
     def _mask(self, names: str) -> int:
-        """The flags of those names, as far as the script has them."""
+        """The flags of those names; a script declares them only when it first uses them, so they may be new."""
         mask = 0
         for name in names.split():
-            mask |= self.user.branch_flags.find(name)
+            try:
+                mask |= self.user.branch_flags.mask(name)
+            except ValueError:  # more than there can be: not of this script
+                continue
         return mask
 
 

@@ -137,9 +137,12 @@ class RowTests(SynchronousTestCase):
         self.assertEqual(self.rows.store("location", binding, {}).values["expires"], 2**31 - 1)
 
     def test_odd(self) -> None:
-        """A socket or a flag that is not ours is left out; a row without contact, user or end is none."""
+        """A socket that is not ours is left out, and flags beyond the 32nd; a row without contact, user or end is none."""
         self.assertIsNone(self.load(socket="udp:203.0.113.9:5060").socket)
-        self.assertEqual(self.load(cflags="NAT GONE").flags, 1)
+        self.assertEqual(self.load(cflags="NAT NEW").flags, 5)
+        for number in range(40):
+            self.load(cflags=f"F{number}")
+        self.assertEqual(self.load(cflags="F39 NAT").flags, 1)
         self.assertEqual(self.load(cflags=None, cseq=None, q=None, last_modified=None).q, -1)
         self.assertEqual(self.load(username="").aor, "example.org")
         cases: list[tuple[dict[str, Any], str]] = [
