@@ -1,10 +1,11 @@
-"""The whole bench, ``python -m bench [--quick]``: in memory, then over loopback beside other servers, then with many contacts.
+"""The whole bench, ``python -m bench [--quick]``: in memory, then over loopback beside other servers, then with many
+contacts, then with a database.
 
 The last line names the figures that count."""
 
 import argparse
 
-from bench import contacts, loopback, memory, operations
+from bench import contacts, durable, loopback, memory, operations
 
 options = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
 options.add_argument("--quick", action="store_true", help="one round of a tenth of the work: what is there, not how fast it is")
@@ -14,4 +15,5 @@ memory.bench_route()
 memory.bench_registrar(10_000 if quick else 100_000)
 operations.measure(2 if quick else 5)
 most = loopback.main(1, 0.1) if quick else loopback.main()
-print(f"{most}; {contacts.main(10_000) if quick else contacts.main()}")
+many = contacts.main(10_000) if quick else contacts.main()
+print(f"{most}; {many}; {durable.main(10_000, 1000) if quick else durable.main()}")

@@ -1,4 +1,4 @@
-"""Contacts that are safe: REGISTERs a second in write-through mode, and a restart with many: ``python -m bench.durable [CONTACTS]``.
+"""Contacts that are safe: write-through REGISTERs a second, and a restart with many: ``python -m bench.durable [CONTACTS]``.
 
 A real server over loopback, one SQLite file whose commits are on disk. The phones are a process of their own."""
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sipgw.db.making import create
 from sipgw.db.session import open_store
+from sipgw.interfaces import Value
 from sipgw.proxy.location_rows import contact_id
 from tests.children import HOST, Child, bound, free_port, twistd, wait_for
 from tests.load.registrations import Registrations, Wish
@@ -63,9 +64,12 @@ def prepare(folder: Path, contacts: int = 0) -> None:
     with store.transaction():
         for number in range(contacts):
             user, contact = f"user{number}", f"sip:user{number}@192.0.2.{number % 250}:5060"
-            row = {"contact_id": contact_id(f"{user}@example.org", contact), "username": user, "domain": "example.org"}
-            more = {"contact": contact, "expires": ends, "q": -1.0, "callid": f"call-{number}@192.0.2.1", "cseq": 7}
-            store.insert("location", {**row, **more, "user_agent": "bench", "socket": f"udp:{HOST}:5060"})
+            row: dict[str, Value] = {
+                "contact_id": contact_id(f"{user}@example.org", contact), "username": user, "domain": "example.org",
+                "contact": contact, "expires": ends, "q": -1.0, "callid": f"call-{number}@192.0.2.1", "cseq": 7,
+                "user_agent": "bench", "socket": f"udp:{HOST}:5060",
+            }  # fmt: skip
+            store.insert("location", row)
     store.close()
 
 

@@ -104,9 +104,19 @@ class PrivateServer:
         self._frozen = False
 
     def freeze(self) -> None:
-        """Let it stand still."""
+        """Let it stand still; when this returns it does."""
         self.signal(signal.SIGSTOP)
         self._frozen = True
+        end = time.monotonic() + PATIENCE
+        while self._moves() and time.monotonic() < end:
+            time.sleep(0.001)
+
+    def _moves(self) -> bool:
+        """Whether a thread of its first process is not stopped yet."""
+        if self._process is None or self._process.poll() is not None:
+            return False
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/stat")
+        return any(task.read_text().rpartition(")")[2].split()[0] not in "Tt" for task in tasks)
 
     def thaw(self) -> None:
         """Let it go on."""
