@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from sipgw.script.parts import Parts
 from sipgw.statistics import Statistics
 
 T = TypeVar("T")
@@ -56,6 +57,14 @@ class Cache(Protocol):
 
     async def query(self, text: str) -> Sequence[Row]:
         """The rows that a query in the store's own language gives."""
+
+
+@runtime_checkable
+class Dividing(Protocol):
+    """A store that can tell the values in a query from its text."""
+
+    async def query_parts(self, parts: Parts) -> Sequence[Row]:
+        """The rows that a query gives; no value in it is more than a value."""
 
 
 class CacheUrl(NamedTuple):
@@ -157,10 +166,13 @@ class Caches:
         what = "add" if number >= 0 else "sub"
         return await self._timed(cache, what, key, lambda: cache.add(key, number, max(0, seconds)))
 
-    async def query(self, storage: str, text: str) -> Sequence[Row]:
-        """The rows that a query in the store's own language gives."""
+    async def query(self, storage: str, text: str | Parts) -> Sequence[Row]:
+        """The rows that a query in the store's own language gives; a store that can keeps values in it apart."""
         cache = self.find(storage)
-        return await self._timed(cache, "raw_query", text, lambda: cache.query(text))
+        whole = str(text)
+        if isinstance(text, Parts) and isinstance(cache, Dividing):
+            return await self._timed(cache, "raw_query", whole, lambda: cache.query_parts(text))
+        return await self._timed(cache, "raw_query", whole, lambda: cache.query(whole))
 
     def _ready(self, storage: str, key: str) -> Cache:
         if not key:

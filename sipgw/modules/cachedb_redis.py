@@ -2,6 +2,7 @@
 
 Its URLs and what they may say are those of ``sipgw/redis/url.py``. While Redis is down the server goes on: commands fail at
 once, and are served again when it is back. A value is kept under its key; a key of more than 512 octets under its SHA-256.
+In a raw query what a variable holds stays in one argument; OpenSIPS lets it bring more of them, and quotes.
 
 Other modules take a store by ``await server.user.caches.open(url)`` (a URL of their own) or ``caches.find("redis:group")``, both
 a ``RedisCache``, whose ``redis`` is the client: ``command``, ``script``, ``keys``, ``publish``, ``subscribe``
@@ -10,14 +11,15 @@ a ``RedisCache``, whose ``redis`` is the client: ``command``, ``script``, ``keys
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sipgw.core.cachedb import Cache, CacheError, NotCounter, Row, Unsupported
 from sipgw.exports import Module, mi, param, statistic
-from sipgw.redis.commands import Reply, changes_connection, octets, plain, short, split_query
+from sipgw.redis.commands import Reply, changes_connection, octets, plain, short, split_parts, split_query
 from sipgw.redis.errors import RedisFault, Refused
 from sipgw.redis.url import RedisUrl, parse
+from sipgw.script.parts import Parts
 from sipgw.script.values import c_int
 
 if TYPE_CHECKING:
@@ -85,15 +87,23 @@ class RedisCache:
 
     async def query(self, text: str) -> list[Row]:
         """The rows of a raw query: each value of the answer is one of one column; a status such as OK has none."""
+        return await self._query(text, split_query)
+
+    async def query_parts(self, parts: Parts) -> list[Row]:
+        """The rows of a raw query with variables, each of which stays in one argument."""
+        return await self._query(parts, split_parts)
+
+    async def _query(self, query: T, divide: Callable[[T], list[str]]) -> list[Row]:
+        text = str(query)[:200]
         try:
-            words = [octets(word) for word in split_query(text)]
+            words = [octets(word) for word in divide(query)]
         except ValueError as error:
-            raise CacheError(f"the query {text[:200]!r} cannot be read: {error}") from None
+            raise CacheError(f"the query {text!r} cannot be read: {error}") from None
         if changes_connection(words[0]):
-            raise Unsupported(f"{text.split()[0]} would change connections that others use too")
+            raise Unsupported(f"{str(plain(words[0]))[:20]} would change connections that others use too")
         reply = await _tried(self.redis.ask(words))
         if reply is None:
-            raise CacheError(f"no such key: {text[:200]}")
+            raise CacheError(f"no such key: {text}")
         return rows(reply)
 
 

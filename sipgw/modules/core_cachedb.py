@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
 from sipgw.core.cachedb import CacheError, NotCounter, result_columns
-from sipgw.exports import Fixup, Module, Writable, function, mi
+from sipgw.exports import Fixup, Module, PartedText, Writable, function, mi
 from sipgw.mi.jsonrpc import INVALID_PARAMS, MIError
 from sipgw.script.run import Run
 from sipgw.script.symbols import Kind
@@ -76,7 +76,7 @@ class CoreCachedb(Module):
         return await self._counted(run, "cache_sub", storage_id, attribute, -decrement, expire, new_val)
 
     @function()
-    async def cache_raw_query(self, run: Run, storage_id: str, raw_query: str, result: Columns | None = None) -> bool:
+    async def cache_raw_query(self, run: Run, storage_id: str, raw_query: PartedText, result: Columns | None = None) -> bool:
         """Ask a store in its own language; each row of the answer pushes its values to the AVPs of ``result``."""
         try:
             rows = await run.user.caches.query(storage_id, raw_query)

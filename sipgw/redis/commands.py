@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from hashlib import sha256
+
+from sipgw.script.parts import Parts
+from sipgw.script.values import to_text
 
 Argument = str | bytes | int | float
 Reply = bytes | str | int | list["Reply"] | Exception | None
@@ -104,8 +108,7 @@ def split_query(text: str) -> list[str]:
     """The arguments of a query that a script wrote as one text; ``ValueError`` if it cannot be one.
 
     They are divided by white space; one in single or double quotes may have it inside. As OpenSIPS has it, but for this: within
-    quotes a backslash makes a quote or a backslash that follows part of the argument, ``\\0`` is NUL. So a script can write
-    ``"$(var(x){s.escape.common})"`` and what the variable holds stays one argument."""
+    quotes a backslash makes a quote or a backslash that follows part of the argument, ``\\0`` is NUL (``{s.escape.common}``)."""
     words: list[str] = []
     place, end = 0, len(text)
     while place < end:
@@ -122,6 +125,25 @@ def split_query(text: str) -> list[str]:
     if len(words) < 2:
         raise ValueError("a query is a command and its arguments")
     return words
+
+
+def split_parts(parts: Parts) -> list[str]:
+    """The arguments of a query with variables: what one of them holds is in one argument, whatever it is (hardening P35)."""
+    if len(parts.template) == 1:
+        return split_query(str(parts))
+    values: list[str] = []
+    text = ""
+    for piece, value in parts:
+        if isinstance(piece, str):
+            text += piece.replace(_MARK, " ")
+        else:
+            text += f"{_MARK}{len(values)}{_MARK}"
+            values.append(to_text(value))
+    return [re.sub(f"{_MARK}([0-9]+){_MARK}", lambda found: values[int(found[1])], word) for word in split_query(text)]
+
+
+_MARK = "\ue000"
+"""Stands around the number of a value, while a query is divided."""
 
 
 def _quoted(text: str, start: int) -> tuple[str, int]:

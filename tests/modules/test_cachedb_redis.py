@@ -12,6 +12,7 @@ from sipgw.core.cachedb import CacheError, NotCounter, Unsupported
 from sipgw.modules.cachedb_redis import CachedbRedis, RedisCache, rows
 from sipgw.modules.core_cachedb import CoreCachedb
 from sipgw.redis.errors import Refused
+from sipgw.script.parts import Hole, Parts
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.message import parse
@@ -115,6 +116,9 @@ class StoreTests(TestCase):
         self.assertTrue(await core.cache_raw_query(run, "redis", "LRANGE l 0 -1", "$avp(r)"))
         self.assertEqual(run.avps["r"][::-1], ["a", "b", "c"])
         self.assertFalse(await core.cache_raw_query(run, "redis", "LLEN", "$avp(r)"))
+        hostile = Parts(("SET k ", Hole("fU")), ('a EX 1" \'',))
+        self.assertTrue(await core.cache_raw_query(run, "redis", hostile))
+        self.assertEqual(await self.caches.fetch("redis", "k"), 'a EX 1" \'')
 
     async def test_groups(self) -> None:
         """Each URL is a store of its own, and another module has the same by its URL."""

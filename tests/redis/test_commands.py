@@ -2,8 +2,9 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.redis.commands import changes_connection, key_of, octets, plain, short, slot, split_query
+from sipgw.redis.commands import changes_connection, key_of, octets, plain, short, slot, split_parts, split_query
 from sipgw.redis.url import hide, parse
+from sipgw.script.parts import Hole, Parts
 
 
 class KeyTests(SynchronousTestCase):
@@ -57,6 +58,20 @@ class QueryTests(SynchronousTestCase):
             (r"SET a b\c 'd\e'", ["SET", "a", r"b\c", r"d\e"]),
         ]:
             self.assertEqual(split_query(text), expected, text)
+
+    def test_values(self):
+        """What a variable holds stays in its argument; a variable that is the whole query is one."""
+
+        def words(*pieces):
+            template = tuple(piece if isinstance(piece, str) else Hole("var") for piece in pieces)
+            return split_parts(Parts(template, tuple(piece[0] for piece in pieces if isinstance(piece, list))))
+
+        for value in ["a b", "'", '"', '" FLUSHALL "', "a\\", "\r\n", "", "\0", "\ue0000\ue000", "\udcff"]:
+            self.assertEqual(words("SET ", [value], " '", [value], "' x"), ["SET", value, value, "x"], value)
+            self.assertEqual(words("SET k:", [value], ":", [value]), ["SET", f"k:{value}:{value}"])
+        self.assertEqual(words(["SET a 'b c'"]), ["SET", "a", "b c"])
+        self.assertEqual(words("INCRBY n ", [5]), ["INCRBY", "n", "5"])
+        self.assertRaises(ValueError, words, "GET '", ["x"])
 
     def test_refused(self):
         """One word, an open quote, and letters right behind a quote."""
