@@ -15,9 +15,10 @@ ARGS ?=
 .PHONY: run test check bench nightly clean
 
 run: $(READY)
-	@echo "Softphone: registrar and proxy 127.0.0.1, port 5060, UDP; user 1001 (another one: 1002), any password. Call 1002 from 1001."
+	@echo "Softphone: registrar and proxy 127.0.0.1, port 5060, UDP; user 1000, with the password that the first start tells below."
+	@echo "Another:   $(BIN)/sipgw user add 1001@127.0.0.1 asks for a password. Then call 1001 from 1000."
 	@echo "Look at:   this terminal, which shows each registration and call; end it with Ctrl-C."
-	@echo "Edit:      cp sipgw/default.cfg my.cfg, change it, $(BIN)/sipgw check my.cfg, $(BIN)/sipgw run -c my.cfg"
+	@echo "Edit:      $(BIN)/sipgw config > my.cfg, change it, $(BIN)/sipgw check my.cfg, $(BIN)/sipgw run -c my.cfg"
 	@$(BIN)/sipgw run $(ARGS)
 
 test: $(READY_DEV)

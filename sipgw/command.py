@@ -3,8 +3,8 @@
 With OpenSIPS's own options (``sipgw -f opensips.cfg -F``) it does what ``opensips`` would: see ``invocation.py``.
 
 ``sipgw check FILE`` compiles and reports: 0 if all is well, 1 if not. ``sipgw exports`` lists what each module exports, as
-JSON. ``sipgw run`` is ``twistd -n sipgw``. ``sipgw db`` and ``sipgw user`` look after databases: ``command_db.py``,
-``command_user.py``."""
+JSON. ``sipgw config`` prints the configuration that runs without another one. ``sipgw run`` is ``twistd -n sipgw``. ``sipgw
+db`` and ``sipgw user`` look after databases: ``command_db.py``, ``command_user.py``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = commands.add_parser("check", help="compile a script and report every fault; exit status 0 or 1")
     check.add_argument("file", nargs="+", help="an opensips.cfg")
     check.add_argument("-p", "--preprocessor", help="send the script through this command first, such as 'm4 -P'")
+    commands.add_parser("config", help="print the configuration that sipgw runs without another one, to be changed")
     commands.add_parser("exports", help="list what the modules export, as JSON")
     command_db.define(commands.add_parser("db", help="make, compare, upgrade, copy the tables of a database"))
     command_user.define(commands.add_parser("user", help="add, change, list, remove users"))
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command_db.run(options) if options.command == "db" else command_user.run(options)
     if options.command == "exports":
         return print_exports()
+    if options.command == "config":
+        return print_configuration()
     return max(check_file(file, options.preprocessor) for file in options.file)
 
 
@@ -60,6 +63,20 @@ def print_exports() -> int:
         print(json.dumps(exports(), indent=1, sort_keys=True), flush=True)
     except BrokenPipeError:  # sipgw exports | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def print_configuration() -> int:
+    """Print the shipped configuration with its database, which is made if it is not there."""
+    from sipgw.db.errors import DatabaseError
+    from sipgw.first_start import configuration, prepare
+
+    try:
+        url = prepare(lambda line: print(line, file=sys.stderr))
+    except DatabaseError as error:
+        print(f"sipgw config: {error}", file=sys.stderr)
+        return 1
+    print(configuration(url), end="")
     return 0
 
 

@@ -13,6 +13,7 @@ from getpass import getpass
 from sipgw.db.errors import DatabaseError, Refused
 from sipgw.db.session import open_store
 from sipgw.db.subscribers import Subscribers, new_password
+from sipgw.first_start import database_url
 
 COLUMNS = {
     "user_column": "user",
@@ -39,7 +40,7 @@ def define(parser: argparse.ArgumentParser) -> None:
         else:
             action.add_argument("user", metavar="USER@DOMAIN", help="the domain is also the realm of the password")
         where = action.add_mutually_exclusive_group()
-        where.add_argument("--url", help="the database, such as sqlite:///etc/sipgw/users.sqlite")
+        where.add_argument("--url", help="the database, such as sqlite:///x.sqlite [default: that of sipgw run without a script]")
         where.add_argument("-c", "--config", metavar="FILE", help="a script: its auth_db's db_url, or its db_default_url")
         action.add_argument("--table", default="subscriber", help="the table [default: subscriber]")
         if name in ("add", "passwd"):
@@ -68,7 +69,7 @@ def _database(options: argparse.Namespace) -> tuple[str, dict[str, str]]:
     if options.url:
         return options.url, {}
     if not options.config:
-        raise Refused("say where: --url URL, or -c FILE with a script that names one")
+        return database_url(), {}
     from sipgw.configuration import read_configuration, settings_of
 
     reading = read_configuration(options.config)

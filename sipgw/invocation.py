@@ -148,7 +148,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"sipgw: {note}", file=sys.stderr)
     if wanted.check:
         from sipgw.command import check_file
-        from sipgw.options import DEFAULT
+        from sipgw.first_start import DEFAULT
 
         return 255 if check_file(wanted.file or DEFAULT, wanted.preprocessor) else 0
     if wanted.group_file is not None:

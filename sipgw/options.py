@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from importlib.resources import files
 from typing import Any
 
 from twisted.python import usage
 
 from sipgw.configuration import Reading, read_configuration
-
-DEFAULT = str(files("sipgw") / "default.cfg")
-"""The configuration that sipgw ships: a registrar and proxy on the loopback address."""
+from sipgw.first_start import DEFAULT
 
 ASYNCIO = frozenset({"xmpp"})
 """The modules that live on asyncio."""
@@ -26,11 +23,12 @@ class Options(usage.Options):
     """What ``twistd sipgw`` takes."""
 
     synopsis = "[-c opensips.cfg] [options]"
-    longdesc = "Runs an opensips.cfg as it is. Without -c it runs the configuration that sipgw ships."
+    longdesc = "Runs an opensips.cfg as it is. Without -c it runs what `sipgw config` prints, which keeps users in a database."
 
     optParameters = [
         ["config", "c", None, "The script to run, an opensips.cfg [default: the one that sipgw ships]"],
         ["preprocessor", "p", None, "Send the script through this command first, such as 'm4 -P'"],
+        ["database", None, None, "The URL of the database that modules use by default, instead of the script's db_default_url"],
         ["advertised", None, None, "The address to advertise, instead of the script's advertised_address (OpenSIPS's -A)"],
         ["log-file", None, None, "Write the log to this file; SIGUSR1 opens it anew after it was moved away"],
         ["log-level", None, None, "-3 (alert) to 4 (debug), instead of the script's log_level and xlog_level", int],
@@ -65,7 +63,19 @@ class Options(usage.Options):
         if level is not None and not -3 <= level <= 4:
             raise usage.UsageError(f"--log-level {level}: between -3 and 4")
         self.reading = read_configuration(self["config"], self["preprocessor"], self["sockets"])
+        if self["config"] == DEFAULT and not self["database"] and not self["check"]:
+            self._prepare()
         install_reactor(self.reading.module_names)
+
+    def _prepare(self) -> None:
+        """Have the database that the shipped configuration needs."""
+        from sipgw.db.errors import DatabaseError
+        from sipgw.first_start import prepare
+
+        try:
+            self["database"] = prepare()
+        except DatabaseError as error:
+            raise usage.UsageError(str(error)) from None
 
     def logs_elsewhere(self) -> bool:
         """Whether twistd itself was told where to log."""

@@ -60,6 +60,8 @@ def makeService(options: Options) -> SipServer:
     keep_steady(reactor)
     server = SipServer(options.reading, reactor, level=options["log-level"], defines=options["defines"])
     server.preprocessor = options["preprocessor"]
+    if options["database"]:
+        server.settings["db_default_url"] = options["database"]
     if options["advertised"]:
         server.settings["advertised_address"] = options["advertised"]
     server.configure()

@@ -26,6 +26,7 @@ FLOORS = [
             "sipgw.command_db",
             "sipgw.command_user",
             "sipgw.configuration",
+            "sipgw.first_start",
             "sipgw.invocation",
             "sipgw.log",
             "sipgw.manual",

@@ -305,7 +305,7 @@ class OptionsTests(SynchronousTestCase):
     def test_default(self):
         """Without a file, the configuration that sipgw ships is read, and it has no fault."""
         options = Options()
-        options.parseOptions([])
+        options.parseOptions(["--check"])
         self.assertTrue(options["config"].endswith("default.cfg"))
         assert options.reading is not None
         server = SipServer(options.reading, None)

@@ -22,6 +22,8 @@ from tests.children import HOST, Child, bound, free_port, wait_for
 BARESIP = shutil.which("baresip")
 LINPHONEC = shutil.which("linphonec")
 
+PASSWORD = "x"
+"""Of all users."""
 RATE = 8000
 """Samples in a second, each of 16 bits."""
 ENOUGH = 1.5
@@ -136,7 +138,7 @@ class Baresip(Softphone):
         """Start it, and connect to its control."""
         control = free_port()
         files = {
-            "accounts": f"<{self.address};transport={self.transport}>;auth_pass=x;regint=60;answermode=auto;ptime=20\n",
+            "accounts": f"<{self.address};transport={self.transport}>;auth_pass={PASSWORD};regint=60;answermode=auto;ptime=20\n",
             "contacts": "",
             "config": f"""
                 poll_method epoll
@@ -246,7 +248,7 @@ class Linphone(Softphone):
         self.say("soundcard use files")
         self.say(f"play {self.directory}/tone.wav")
         self.record()
-        self.say(f"register sip:{self.user}@{HOST}:{self.port} sip:{HOST}:{self.port};transport={self.transport} x")
+        self.say(f"register sip:{self.user}@{HOST}:{self.port} sip:{HOST}:{self.port};transport={self.transport} {PASSWORD}")
 
         def registered() -> bool:
             self.say("status register")

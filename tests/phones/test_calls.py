@@ -1,12 +1,16 @@
-"""Telephones register, call each other through sipgw with the script that it ships, hear each other, hang up and leave."""
+"""Telephones register with passwords, call each other through sipgw with the script that it ships, hear each other, leave."""
 
+from contextlib import closing
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from sipgw.options import DEFAULT
+from sipgw.db.making import create
+from sipgw.db.session import open_store
+from sipgw.db.subscribers import Subscribers
+from sipgw.first_start import configuration
 from tests.children import HOST, wait_for
-from tests.phones.softphones import BARESIP, LINPHONEC, Baresip, Linphone, share, write_tone
+from tests.phones.softphones import BARESIP, LINPHONEC, PASSWORD, Baresip, Linphone, share, write_tone
 from tests.sipp.harness import Phone, Server
 
 LOW, HIGH = 440, 660
@@ -29,7 +33,12 @@ class PhoneTestCase(SynchronousTestCase):
         """The server."""
         config = self.directory / "opensips.cfg"
         udp = 'loadmodule "proto_udp.so"\n'
-        config.write_text(Path(DEFAULT).read_text().replace(udp, f'{udp}loadmodule "proto_tcp.so"\n'))
+        url = f"sqlite://{self.directory}/users.sqlite"
+        with closing(open_store(url, create=True)) as store:
+            create(store)
+            for user in ("1001", "1002", "1003"):
+                Subscribers(store).add(user, HOST, PASSWORD)
+        config.write_text(configuration(url).replace(udp, f'{udp}loadmodule "proto_tcp.so"\n'))
         return Server(self.directory / "server", str(config), ("udp", "tcp"))
 
     def end(self):
@@ -62,7 +71,9 @@ class PhoneTestCase(SynchronousTestCase):
         self.assertEqual(phone.quit(), 0)
         asker = Phone(self.server.port)
         self.addCleanup(asker.close)
-        self.assertEqual(asker.request("MESSAGE", f"sip:{phone.user}@{HOST}"), 404)
+        uri = f"sip:{phone.user}@{HOST}"
+        self.assertEqual(asker.request("MESSAGE", uri), 407)
+        self.assertEqual(asker.request("MESSAGE", uri, "1002", password=PASSWORD), 404)
 
 
 class BaresipTests(PhoneTestCase):

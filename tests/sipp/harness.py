@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sipgw.sip.auth import Challenge, answer, choose, hash_a1
 from tests.children import HOST, PATIENCE, Child, bound, free_port, twistd, wait_for
 
 HERE = Path(__file__).parent
@@ -61,9 +62,24 @@ class Phone:
         self.port: int = self.socket.getsockname()[1]
         self.server = server
         self.count = 0
+        self.answer = ""
+        """The last final answer."""
 
-    def request(self, method: str, uri: str, user: str = "probe", headers: str = "", patience: float = PATIENCE) -> int | None:
-        """Send a request and wait for its final answer; its status, or None if none comes."""
+    def request(
+        self, method: str, uri: str, user: str = "probe", headers: str = "", patience: float = PATIENCE, password: str = ""
+    ) -> int | None:
+        """Send a request and wait for its final answer; its status, or None if none comes. A challenge is answered."""
+        status = self._ask(method, uri, user, headers, patience)
+        if status in (401, 407) and password:
+            challenge = choose(map(Challenge.parse, re.findall(r"(?im)^(?:WWW|Proxy)-Authenticate: *(.*?)\r$", self.answer)))
+            assert challenge is not None
+            ha1 = hash_a1(user, challenge.realm, password, challenge.algorithm)
+            credentials = answer(challenge, user, ha1, method, uri, cnonce="c")
+            name = "Authorization" if status == 401 else "Proxy-Authorization"
+            status = self._ask(method, uri, user, f"{headers}{name}: {credentials}\r\n", patience)
+        return status
+
+    def _ask(self, method: str, uri: str, user: str, headers: str, patience: float) -> int | None:
         self.count += 1
         call = f"{os.getpid()}-{self.port}-{self.count}"
         to = f"sip:{user}@{HOST}" if method == "REGISTER" else uri
@@ -76,9 +92,10 @@ class Phone:
         try:
             self.socket.sendto(text.encode(), (HOST, self.server))
             while True:
-                answer = self.socket.recv(65535).decode(errors="replace")
-                status = int(answer.split(" ", 2)[1]) if answer.startswith("SIP/2.0 ") else 0
-                if status >= 200 and call in answer:
+                text = self.socket.recv(65535).decode(errors="replace")
+                status = int(text.split(" ", 2)[1]) if text.startswith("SIP/2.0 ") else 0
+                if status >= 200 and call in text:
+                    self.answer = text
                     return status
         except (TimeoutError, ConnectionError):
             return None

@@ -1,0 +1,1 @@
+The configuration that sipgw ships asks for passwords: the first start makes a database that only its owner can read, with user 1000 and a random password, which is told once; registrations outlive a restart. sipgw config prints it for changes; --database URL replaces a script's db_default_url.
