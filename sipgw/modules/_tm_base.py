@@ -44,10 +44,7 @@ _CLUSTER = "anycast replication needs the clusterer, which comes in a later vers
 class TmBase(Module):
     """The transactions of one server."""
 
-    later = {
-        **dict.fromkeys(("tm_replication_cluster", "cluster_param", "cluster_auto_cancel"), _CLUSTER),
-        **dict.fromkeys(("tw_append", "unix_tx_timeout"), "t_write_req() and t_write_unix() come in a later version of sipgw"),
-    }
+    later = dict.fromkeys(("tm_replication_cluster", "cluster_param", "cluster_auto_cancel"), _CLUSTER)
 
     fr_timeout: int = param(30, "Seconds to wait for any answer to a relayed request (RFC 3261 timers B and F)")
     fr_inv_timeout: int = param(120, "Seconds to wait for the final answer to an INVITE after a provisional one (timer C)")

@@ -1,7 +1,8 @@
 """tm: stateful transactions (RFC 3261 16, 17): relaying, forking, routes of branches, replies and failures, cancelling.
 
 The work is in ``proxy/forking.py`` (what goes out) and ``proxy/responses.py`` (what comes back); the script meets it here. This
-file has the functions; ``_tm_base.py`` parameters and statistics, ``_tm_variables.py`` the variables."""
+file has the functions; ``_tm_base.py`` parameters and statistics, ``_tm_variables.py`` the variables, ``_tm_write.py`` what goes
+to other programs."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from sipgw.exports import (
 )
 from sipgw.modules._tm_commands import TmCommands
 from sipgw.modules._tm_variables import TmVariables
+from sipgw.modules._tm_write import TmWrite
 from sipgw.proxy.branches import main_branch, told_branch
 from sipgw.proxy.forward import NoWay, forward
 from sipgw.proxy.headers import header_text
@@ -80,7 +82,7 @@ def injection_flags(text: str) -> None:
             raise ValueError(f"t_inject_branches knows no flag {flag!r}; it takes cancel and last")
 
 
-class Tm(TmVariables, TmCommands):
+class Tm(TmVariables, TmCommands, TmWrite):
     """Stateful relaying, forking, failure and reply routes, cancelling."""
 
     @function(REQUEST)

@@ -122,13 +122,19 @@ class Forking(Context):
         if phony is not None:
             phony.left = most
             return
+        self._wait(most, self.tm.fr_inv_timeout if self.fr_inv_timeout is None else self.fr_inv_timeout)
+
+    def _wait(self, most: int | None, timeout: float) -> None:
         run = Run(self.request, RouteKind.BRANCH, None, self.user.clock(), self.user)
         run.uri = ""
         phony = PhonyBranch(self, len(self.branches), run, most)
         self.branches.append(phony)
-        branch = phony
-        timeout = self.tm.fr_inv_timeout if self.fr_inv_timeout is None else self.fr_inv_timeout
-        phony.timer = self.user.after(timeout, lambda _now: branch.failed("timeout"))
+        phony.timer = self.user.after(timeout, lambda _now: phony.failed("timeout"))
+
+    def wait_for_reply(self) -> None:
+        """Stay open for somebody elsewhere to answer, for ``fr_timeout`` seconds; then it is as if a branch had not answered."""
+        if self._phony() is None and self.status < 200:
+            self._wait(None, self.tm.fr_timeout if self.fr_timeout is None else self.fr_timeout)
 
     def wait_no_more(self) -> None:
         """Wait for no new branches."""
