@@ -181,13 +181,16 @@ def pvar(
     named: bool = False,
     indexed: bool = False,
     check: Callable[[str], object] | None = None,
+    waits: str | None = None,
+    expands: bool = False,
 ) -> Callable[[F], F]:
     """A variable ``$name``, read by ``method(run)``; ``(run, subname)`` if ``named``; an index comes last if ``indexed``.
 
     ``set``: the name of the method that assigns it, with the value as its last argument; ``replace``: that for ``:=``, if it
-    is another. ``check(subname)`` raises ``ValueError`` to refuse a constant name in parentheses."""
+    is another. ``check(subname)`` raises ``ValueError`` to refuse a constant name in parentheses, in which variables may stand if
+    it ``expands``. ``waits``: the name of the coroutine method that reads it where a script can wait."""
     return lambda method: _mark(
-        method, "pvar", name, set=set, replace=replace, named=named, indexed=indexed, check=check
+        method, "pvar", name, set=set, replace=replace, named=named, indexed=indexed, check=check, waits=waits, expands=expands
     )
 
 
@@ -498,9 +501,18 @@ class Module:
 def _variable(owner: Any, mark: _Exported, getter: Callable[..., Any], module: str) -> Variable:
     """The compiler's view of one exported variable; ``owner`` has its other methods."""
     options = mark.options
-    setter, replacer = (None if options[key] is None else getattr(owner, options[key]) for key in ("set", "replace"))
+    found: dict[str, Any] = {key: options[key] and getattr(owner, options[key]) for key in ("set", "replace", "waits")}
     return Variable(
-        mark.name, getter, setter, options["named"], options["indexed"], options["check"], module, replacer=replacer
+        mark.name,
+        getter,
+        found["set"],
+        options["named"],
+        options["indexed"],
+        options["check"],
+        module,
+        replacer=found["replace"],
+        waiter=found["waits"],
+        expands=options["expands"],
     )
 
 

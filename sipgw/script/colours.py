@@ -55,7 +55,7 @@ def variables_of(node: Node, symbols: Symbols) -> Iterator[nodes.Variable]:
     for found in walk(node):
         if isinstance(found, nodes.Variable):
             yield found
-            if found.name.startswith("sdp.") and isinstance(found.subname, str) and "$" in found.subname:
+            if isinstance(found.subname, str) and "$" in found.subname and _expands(found, symbols):
                 yield from variables_of(parse_format(found.subname, found.pos), symbols)
         elif isinstance(found, nodes.Call):
             function = find_function(symbols, found)
@@ -66,6 +66,12 @@ def variables_of(node: Node, symbols: Symbols) -> Iterator[nodes.Variable]:
         elif isinstance(found, nodes.Transformation) and found.kind == "re" and "$" in found.text:
             text = found.text if found.text.startswith("$") else replacement_of(found.text)
             yield from variables_of(parse_format(text, found.pos), symbols)
+
+
+def _expands(node: nodes.Variable, symbols: Symbols) -> bool:
+    """Whether a name in parentheses is a text with variables."""
+    symbol = symbols.variable(node.name, True)
+    return node.name.startswith("sdp.") or (symbol is not None and symbol.expands)
 
 
 class Colours:
@@ -110,6 +116,8 @@ class Colours:
         """Note what one route does by itself."""
         for variable in variables_of(colour.route, self.symbols):
             colour.takes_params |= variable.name == "param"
+            symbol = self.symbols.variable(variable.name, variable.subname is not None)
+            colour.waits |= symbol is not None and symbol.waiter is not None
             colour.waits |= any(f"{found.kind}.{found.op}" in WAITING for found in variable.transformations)
         self._bodies(colour, colour.route.body, tail=True)
 

@@ -38,6 +38,8 @@ class Values(ABC):
         self.vars: ast.expr = pieces.attribute("run", "vars")
         """How the ``$var``s are had: a local of the route keeps them."""
         self.uses_vars = False
+        self.can_wait = False
+        """Whether this is a route that waits."""
         self.has_params = False
         """Whether ``$param`` is what the caller gave, in ``params``; else it is what the event has."""
         self.keeps_params = False
@@ -96,6 +98,9 @@ class Values(ABC):
         symbol = self.symbol(node)
         if symbol.getter is None:
             refuse(node, f"${node.name} cannot be read")
+        if symbol.waiter is not None and self.can_wait:
+            waiter = self.bind(f"fetch_{node.name}", symbol.waiter)
+            return ast.Await(call(waiter, name(self.run), *self.address(node, symbol)))
         getter = self.bind(f"get_{node.name}", symbol.getter)
         return call(getter, name(self.run), *self.address(node, symbol))
 
@@ -133,7 +138,7 @@ class Values(ABC):
         """The name in parentheses, as a text."""
         if isinstance(node.subname, nodes.Variable):
             return self.text(node.subname)
-        if node.name.startswith("sdp.") and "$" in (node.subname or ""):
+        if (node.name.startswith("sdp.") or self.symbol(node).expands) and "$" in (node.subname or ""):
             return self.format(parse_format(node.subname or "", node.pos))
         return constant(node.subname)
 

@@ -143,6 +143,7 @@ class Unit:
         writer.pos = route.pos
         writer.file = route.pos.file
         writer.judged = colour.judges
+        writer.can_wait = colour.waits
         writer.has_params = self.takes_params(key)
         body = writer.body(route.body, tail=True)
         if not pieces.leaves(body):

@@ -123,6 +123,11 @@ class Variable:
     module: str = "core"
     read_only: bool = False
     replacer: Callable[..., Any] | None = None
+    waiter: Callable[..., Any] | None = None
+    """The getter as a coroutine function, for routes: what it reads may have to be fetched. Where nothing can wait, in texts of
+    modparams and in variables that functions receive, it is ``getter``."""
+    expands: bool = False
+    """Whether variables may stand within the name in parentheses."""
 
     @property
     def writable(self) -> bool:
