@@ -26,8 +26,10 @@ SIPP = shutil.which("sipp")
 class Server:
     """A running SIP server, ready when it answers an OPTIONS; ``child`` is its process. ``ours``: it is sipgw."""
 
-    def __init__(self, directory: Path, config: str = CONFIG, transports: Sequence[str] = ("udp",)) -> None:
-        self.port = free_port()
+    def __init__(
+        self, directory: Path, config: str = CONFIG, transports: Sequence[str] = ("udp",), port: int | None = None
+    ) -> None:
+        self.port = port or free_port()
         other = os.environ.get("SIPGW_SIPP_SERVER")
         self.ours = not other
         if other:

@@ -1,0 +1,148 @@
+"""CDRs of calls that sipp makes, on each SQL engine: counted afterwards in the tables, with the server killed in the middle."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from sipgw.db.making import create
+from sipgw.db.session import open_store
+from tests.children import wait_for
+from tests.servers import sql
+from tests.sipp.harness import SIPP, LossyLink, Phone, Server, Sipp
+
+CALLS = 1000 if os.environ.get("SIPGW_NIGHTLY") else 10
+"""Calls of each kind."""
+CONFIG = Path(__file__).parent.parent / "configs" / "billing.cfg"
+PLAIN = {"reply_route": "false", "left": "", "branch_header": "CSeq:", "ringing_optional": "true"}
+
+
+class CdrTests(SynchronousTestCase):
+    """A server whose calls are accounted in a database of ``engine``."""
+
+    engine = "sqlite"
+
+    def setUp(self) -> None:
+        """Make the tables and start the server."""
+        if SIPP is None:
+            raise SkipTest("sipp is not installed (Debian: sip-tester)")
+        if self.engine != "sqlite":
+            why = sql.missing(self.engine)
+            if why:
+                raise SkipTest(why)
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir(parents=True)
+        self.url = sql.fresh(self.engine, str(self.directory))
+        with closing(open_store(self.url, create=True)) as store:
+            create(store, ["acc", "missed_calls", "dialog"])
+        text = CONFIG.read_text().replace("@url@", self.url).replace("@module@", f"db_{self.engine}")
+        self.config = self.directory / "billing.cfg"
+        self.config.write_text(text)
+        self.server = Server(self.directory / "server", str(self.config))
+        self.addCleanup(lambda: self.server.child.kill())
+        self.children = 0
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """All rows of a table."""
+        with closing(open_store(self.url)) as store:
+            columns = [column.name for column in store.columns(table)]
+            return [dict(zip(columns, row, strict=True)) for row in store.select(table, columns).rows]
+
+    def sipp(self, scenario: str, **options: Any) -> Sipp:
+        """Start sipp."""
+        self.children += 1
+        child = Sipp(self.directory / f"{self.children}-{scenario}", scenario, **{**PLAIN, **options})
+        self.addCleanup(child.kill)
+        return child
+
+    def phone(self, scenario: str, user: str, calls: int = CALLS, **options: Any) -> Sipp:
+        """Start a phone that is called so often, and register it."""
+        child = self.sipp(scenario, callee=user, calls=calls, **options)
+        phone = Phone(self.server.port)
+        phone.register(user, child.port)
+        phone.close()
+        return child
+
+    def caller(self, scenario: str, user: str, calls: int = CALLS, remote: int = 0, **options: Any) -> Sipp:
+        """Start who calls ``user`` so often."""
+        rate = ["-r", "40", "-cid_str", f"{user}-%u-%p@%s"]
+        return self.sipp(scenario, callee=user, calls=calls, remote=remote or self.server.port, options=rate, **options)
+
+    def counted(self, table: str) -> Counter[str]:
+        """How many rows there are of calls to each user."""
+        return Counter(str(row["callid"]).partition("-")[0] for row in self.rows(table))
+
+    def assertNone_twice(self) -> None:
+        """Every call is there once."""
+        times = Counter(row["callid"] for row in self.rows("acc"))
+        self.assertEqual({call: count for call, count in times.items() if count > 1}, {})
+
+    def stop(self) -> None:
+        """End the server; it has logged no bug."""
+        self.assertEqual(self.server.stop(), 0)
+        text = self.server.child.text()
+        self.assertNotIn("bug", text)
+        self.assertNotIn("not written", text)
+
+    def test_calls(self) -> None:
+        """BYE from either side, lost and repeated messages, refusals, cancelled calls, calls whose time is over: one CDR for each
+        that was answered, one missed call for each that was not, and no dialog is left."""
+        link = LossyLink(self.server.port, lambda data: data.startswith(b"SIP/2.0 200"))
+        self.addCleanup(link.close)
+        phones = [
+            self.phone("callee-talks", "bob"), self.phone("callee-hangs-up", "carol"), self.phone("callee-busy", "dave"),
+            self.phone("callee-cancelled", "erin"), self.phone("callee-talks", "lost"), self.phone("callee-talks", "short"),
+        ]
+        callers = [
+            self.caller("caller-talks", "bob"), self.caller("caller-hears-bye", "carol"),
+            self.caller("caller-is-refused", "dave", status="486"), self.caller("caller-gives-up", "erin"),
+            self.caller("caller-talks", "lost", remote=link.port), self.caller("caller-hears-bye", "short"),
+            self.caller("caller-is-refused", "nobody", status="404"),
+        ]
+        for child in (*callers, *phones):
+            child.finish()
+        wait_for(lambda: not self.rows("dialog"), "the dialogs are gone")
+        self.stop()
+        self.assertEqual(self.counted("acc"), {"bob": CALLS, "carol": CALLS, "lost": CALLS, "short": CALLS})
+        self.assertEqual(self.counted("missed_calls"), {"dave": CALLS, "erin": CALLS, "nobody": CALLS})
+        self.assertNone_twice()
+        self.assertGreaterEqual(link.lost, CALLS)
+        for row in self.rows("acc"):
+            short = str(row["callid"]).startswith("short")
+            self.assertTrue(900 <= row["ms_duration"] < 3000 if short else row["ms_duration"] < 3000, row)
+            self.assertEqual((row["method"], row["sip_code"], row["duration"]), ("INVITE", "200", -(-row["ms_duration"] // 1000)))
+
+    def test_killed(self) -> None:
+        """Killed in the middle of calls, and started again: their BYEs find their way, and each has one CDR."""
+        phones = [self.phone("callee-talks", "bob"), self.phone("callee-hangs-up", "carol", talk="1500")]
+        callers = [self.caller("caller-talks", "bob", talk="1500"), self.caller("caller-hears-bye", "carol")]
+        wait_for(lambda: sum(row["state"] == 4 for row in self.rows("dialog")) == 2 * CALLS, "all calls are made")
+        self.server.child.kill()
+        self.server = Server(self.directory / "again", str(self.config), port=self.server.port)
+        for child in (*callers, *phones):
+            child.finish()
+        wait_for(lambda: not self.rows("dialog"), "the dialogs are gone")
+        self.stop()
+        self.assertEqual(self.counted("acc"), {"bob": CALLS, "carol": CALLS})
+        self.assertNone_twice()
+        for row in self.rows("acc"):
+            self.assertTrue(1200 < row["ms_duration"] < 15000, row)
+
+
+class PostgresCdrTests(CdrTests):
+    """The same with PostgreSQL."""
+
+    engine = "postgres"
+
+
+class MySqlCdrTests(CdrTests):
+    """The same with MariaDB."""
+
+    engine = "mysql"
+
+
