@@ -72,6 +72,7 @@ class Surroundings:
         self.started = wall_clock()
         self.pid = getpid()
         self.blacklists = Blacklists(clock)
+        self._names: list[Callable[[str], bool]] = []
         self._myself: dict[tuple[str, int], bool] = {}
         self._hops: dict[str, NextHop] = {}
 
@@ -92,8 +93,17 @@ class Surroundings:
             self.aliases.add((f".{_plain(host)}", port))
         self._myself.clear()
 
+    def add_names(self, knows: Callable[[str], bool]) -> None:
+        """Answer to each host, in lower case, that ``knows`` says is ours, at any port; ``forget_names`` when that changes."""
+        self._names.append(knows)
+        self._myself.clear()
+
+    def forget_names(self) -> None:
+        """Ask again which names are ours."""
+        self._myself.clear()
+
     def is_myself(self, host: str, port: int = 0) -> bool:
-        """Whether ``host`` (and ``port``, when not 0) is a socket of ours, what it advertises, or an alias."""
+        """Whether ``host`` (and ``port``, when not 0) is a socket of ours, what it advertises, an alias, or known otherwise."""
         key = (host, port)
         known = self._myself.get(key)
         if known is None:
@@ -109,7 +119,7 @@ class Surroundings:
             if port in (0, at) or not at:
                 if host == alias or (alias.startswith(".") and host.endswith(alias)):
                     return True
-        return False
+        return any(knows(host) for knows in self._names)
 
     def find_socket(self, text: str) -> Socket | None:
         """The socket that ``proto:host:port`` (or a part of it) names, by its address or its advertised one, or its tag."""

@@ -1,0 +1,1 @@
+Modules domain, alias_db, group, speeddial and userblacklist, on SQLite, MySQL and PostgreSQL.
