@@ -23,6 +23,12 @@ from sipgw.script.transformations import TRANSFORMATIONS
 from sipgw.script.variables import VARIABLES
 from sipgw.service import SipServer
 from sipgw.sip.message import Request, Response, parse
+from sipgw.sms.inbound import content_of
+from sipgw.sms.link import Link
+from sipgw.sms.pdu import Pdu
+from sipgw.sms.session import Answered, Settings
+from sipgw.sms.smsc import Account, Port
+from sipgw.sms.text import cut, join
 from sipgw.statistics import Statistics
 
 T = TypeVar("T")
@@ -230,6 +236,91 @@ class WiredServer:
         layer = self.user.layer
         found = {"server transactions": layer.in_use, "client transactions": layer.clients, "timers": layer.timers}
         return [f"{count} {what}" for what, count in found.items() if count]
+
+
+class FakeSmsc:
+    """An SMSC on a real port that takes what it is sent, or does what the test wants instead.
+
+    ``answer(pdu)`` decides for each ``submit_sm``: a status by name, "" for silence, "drop" to break the connection.
+    ``taken`` are the PDUs that were accepted, by the ids that they were given."""
+
+    def __init__(self, reactor: Any, **settings: Any) -> None:
+        self.answer: Callable[[Pdu], str] = lambda _pdu: "ESME_ROK"
+        self.taken: dict[str, Pdu] = {}
+        self.came = 0
+        """All ``submit_sm``, the refused ones too."""
+        self.answers: list[Answered] = []
+        """What was said to what it sent itself."""
+        account = Account("sipgw", "secret")
+        self.factory = Port({"sipgw": account}, Settings(**settings), reactor, self, system_id="fake")
+        self.port = self.factory.listen("127.0.0.1", 0)
+
+    def stop(self) -> Any:
+        """Close the port, and what is connected to it."""
+        closed = self.factory.stop()
+        for link in list(self.factory.links):
+            link.abort("stopped")
+        return closed
+
+    def drop(self) -> None:
+        """Break all connections."""
+        for link in list(self.factory.links):
+            link.abort("dropped")
+
+    def text(self) -> str:
+        """All accepted texts in the order in which they came, parts joined as a mobile joins them."""
+        chunks = [content_of(pdu)[0] for pdu in self.taken.values()]
+        return join(chunks)
+
+    def say(self, source: str, destination: str, text: str, **values: Any) -> None:
+        """Send a text, in parts if it is long."""
+        for part in cut(text, reference=len(self.answers)):
+            each = {
+                "source_addr_ton": 1, "source_addr_npi": 1, "source_addr": source, "dest_addr_ton": 1, "dest_addr_npi": 1,
+                "destination_addr": destination, "short_message": part.data, "data_coding": part.coding,
+                "esm_class": 0x40 * part.has_header, **values,
+            }
+            self.deliver(Pdu("deliver_sm", values=each))
+
+    def receipt(self, id: str, state: str = "DELIVRD", *, form: str = "id:{id} stat:{state} err:000") -> None:
+        """Tell what became of the message that it called ``id``."""
+        pdu = self.taken[id]
+        self.deliver(Pdu("deliver_sm", values={
+            "source_addr": pdu["destination_addr"], "destination_addr": pdu["source_addr"], "esm_class": 0x04,
+            "short_message": form.format(id=id, state=state).encode(),
+        }))
+
+    def deliver(self, pdu: Pdu) -> None:
+        """Send one PDU on a session that may have it."""
+        link = next(link for link in self.factory.links if link.session.may_send("deliver_sm"))
+        link.request(pdu, None)
+
+    # what its port tells
+    def entered(self, account: Account, link: Link) -> None:
+        """Nothing to do."""
+
+    def left(self, account: Account, link: Link, reason: str) -> None:
+        """Nothing to do."""
+
+    def rejected(self, host: str, system_id: str, why: str) -> None:
+        """Nothing to do."""
+
+    def submitted(self, account: Account, link: Link, pdu: Pdu) -> None:
+        """Do what the test wants."""
+        self.came += 1
+        answer = self.answer(pdu)
+        if answer == "drop":
+            link.abort("dropped")
+        elif answer == "ESME_ROK":
+            id = f"{len(self.taken) + 1}"
+            self.taken[id] = pdu
+            link.respond(pdu, message_id=id)
+        elif answer:
+            link.respond(pdu, answer)
+
+    def acknowledged(self, account: Account, link: Link, answer: Answered) -> None:
+        """Note it."""
+        self.answers.append(answer)
 
 
 class Phone:

@@ -64,7 +64,7 @@ class Watcher(Protocol):
     def submitted(self, account: Account, link: Link, pdu: Pdu) -> None:
         """It sent a request: answer it with ``link.respond``."""
 
-    def answered(self, account: Account, link: Link, answer: Answered) -> None:
+    def acknowledged(self, account: Account, link: Link, answer: Answered) -> None:
         """It answered a request of ours, or will not."""
 
 
@@ -157,7 +157,7 @@ class Port(Factory):
         """Pass on what it says."""
         account = self.links[link]
         assert account is not None
-        self.watcher.answered(account, link, answer)
+        self.watcher.acknowledged(account, link, answer)
 
     def closed(self, link: Link, reason: str) -> None:
         """Forget the connection."""

@@ -42,10 +42,11 @@ class SchemaTests(SynchronousTestCase):
         self.assertRaises(ValueError, read_tables, "table a 1 b\n  what is this?\n")
 
     def test_opensips(self):
-        """Tables, versions and columns are those of OpenSIPS."""
+        """Tables, versions and columns are those of OpenSIPS; what we have besides are known to be ours."""
         facts = json.loads(OPENSIPS.read_text(encoding="utf-8"))
         ours = {name: [table.version, [column.name for column in table.columns]] for name, table in tables().items()}
-        self.assertEqual(ours, facts)
+        self.assertEqual({name: ours[name] for name in facts}, facts)
+        self.assertEqual(sorted(ours.keys() - facts.keys()), ["sms_messages", "sms_parts"])
 
     def test_columns(self):
         """Each kind of column in each dialect."""

@@ -79,8 +79,11 @@ class Heard:
     def delivered(self, esme: Esme, link: Link, pdu: Pdu) -> None:
         self._tell("delivered", (link, pdu))
 
-    def answered(self, *said: Any) -> None:
-        self._tell("answered", said[-1])
+    def answered(self, _esme: Esme, answer: Any) -> None:
+        self._tell("answered", answer)
+
+    def acknowledged(self, _account: Account, _link: Link, answer: Any) -> None:
+        self._tell("answered", answer)
 
 
 class Raw(Protocol):
