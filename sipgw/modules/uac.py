@@ -11,9 +11,10 @@ from typing import Annotated, Any
 from sipgw.exports import BRANCH, FAILURE, REQUEST, HeaderText, Module, function, param, requires
 from sipgw.modules.rr import Rr
 from sipgw.modules.tm import Tm
-from sipgw.modules.uac_auth import CHALLENGES, UacAuth
+from sipgw.modules.uac_auth import UacAuth
 from sipgw.proxy import disguise
 from sipgw.proxy.authentication import parse_algorithms
+from sipgw.proxy.credentials import CHALLENGES
 from sipgw.proxy.disguise import Disguise, Uris
 from sipgw.proxy.record_route import RouteParam, routed
 from sipgw.script.run import Run

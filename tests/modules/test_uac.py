@@ -7,7 +7,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.modules.uac import Uac
-from sipgw.modules.uac_auth import Credential, UacAuth, parse_credential
+from sipgw.modules.uac_auth import UacAuth
+from sipgw.proxy.credentials import Credential, parse_credential
 from sipgw.proxy.disguise import Disguise, Uris, displayed
 from sipgw.sip.auth import Credentials, hash_a1, is_response
 from sipgw.sip.message import Request, Response

@@ -1,0 +1,1 @@
+uac_registrant registers users of ours with other registrars, as the table registrant says, and keeps them registered; passwords by MD5, SHA-256 and SHA-512-256, all management commands and events. A registrar that answers 423 again and again is asked once more, not for ever.
