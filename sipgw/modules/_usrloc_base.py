@@ -9,10 +9,11 @@ from math import inf
 from typing import Any
 
 from sipgw.db.errors import DatabaseError
-from sipgw.exports import Module, event, param, statistic
+from sipgw.exports import Module, event, param, requires, statistic
 from sipgw.proxy.location import Binding, LocationTable
 from sipgw.proxy.location_drafts import NotStored
 from sipgw.proxy.location_rows import VERSION, Columns, Rows, written_socket
+from sipgw.proxy.location_shared import Federated, Shared
 from sipgw.proxy.location_sql import Backing, SqlOnly, WriteBack, WriteThrough
 from sipgw.proxy.location_writer import Writer
 from sipgw.proxy.working_mode import (
@@ -105,6 +106,8 @@ class UsrlocBase(Module):
         **dict.fromkeys("latency_event_min_us latency_event_min_us_delta".split(), _PINGS),
     }
 
+    cachedb_redis: Any = requires("cachedb_redis", optional=True)
+
     working_mode_preset: str = param(
         "",
         "Where contacts are kept: " + ", ".join(PRESETS) + "; unset, the next three parameters say it",
@@ -174,6 +177,8 @@ class UsrlocBase(Module):
         """Called with each contact that was bound or refreshed."""
         self.writer: Writer | None = None
         self._backing: Backing | None = None
+        self._redis: Any = None
+        self._home = ""
         self._started = False
         self._timer: Any = None
         self._waker: Any = None
@@ -185,7 +190,7 @@ class UsrlocBase(Module):
         for warning in warnings:
             self.server.user.log(1, f"usrloc: {warning}")
         if mode.cachedb:
-            raise ValueError(f"{mode.cluster} needs cachedb_redis, which comes in a later version of sipgw")
+            await self._open_cache(mode)
         if mode.sql:
             await self._open_sql()
         for name, table in list(self.tables.items()):
@@ -263,6 +268,23 @@ class UsrlocBase(Module):
             rows, self.writer, self.max_contact_delete, self.matching_mode == 1, bool(self.regen_broken_contactid)
         )
 
+    async def _open_cache(self, mode: Mode) -> None:
+        """Open the key-value store of the tables."""
+        if not self.cachedb_url:
+            raise ValueError(f'{mode.cluster} needs cachedb_url, such as "redis://127.0.0.1/"')
+        self._redis = getattr(await self.server.user.caches.open(self.cachedb_url), "redis", None)
+        if self._redis is None:
+            raise ValueError("cachedb_url must name a Redis: the others know no scripts")
+        if mode.cluster == "federation-cachedb":
+            if not self.use_domain:
+                raise ValueError("federation-cachedb needs use_domain")
+            socket = self.server.user.default_socket()
+            host = (socket.advertised_host or socket.host) if socket is not None else ""
+            if host in ("", "0.0.0.0", "::"):
+                raise ValueError("federation-cachedb needs an address that other servers reach: set advertised_address")
+            host = f"[{host}]" if ":" in host else host
+            self._home = f"{host}:{socket.advertised_port or socket.port}"
+
     def _plain(self, name: str) -> LocationTable:
         """A table in memory."""
         table = LocationTable(name)
@@ -281,6 +303,14 @@ class UsrlocBase(Module):
             if mode.write != "write-back":
                 kind = WriteThrough if mode.write == "write-through" else SqlOnly
                 options["broken"] = self.server.user.broken
+        elif mode.cachedb:
+            user = self.server.user
+            rows = Rows(user, use_domain=bool(self.use_domain))
+            options = {"redis": self._redis, "rows": rows, "launch": user.launch, "broken": user.broken}
+            kind = Shared
+            if mode.cluster == "federation-cachedb":
+                kind = Federated
+                options["home"] = self._home
         table: LocationTable = kind(name, **options)
         table.watcher = self
         self._adjust(table)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from os import urandom
 from typing import Annotated, Any
@@ -35,8 +36,9 @@ from sipgw.modules.usrloc import Usrloc, with_tables
 from sipgw.proxy.awaken import NOBODY, Alarm
 from sipgw.proxy.gruu import Gruus
 from sipgw.proxy.location import Binding, LocationTable
-from sipgw.proxy.location_drafts import Draft, Drafted, NotStored, Remote
+from sipgw.proxy.location_drafts import TRIES, Conflict, Draft, Drafted, NotStored, Remote
 from sipgw.proxy.location_rows import written_socket
+from sipgw.proxy.location_shared import Federated
 from sipgw.proxy.lookup import NO_AOR, PUSHED, branch_of, is_at, lookup, registered
 from sipgw.proxy.push import STANDARD, Push
 from sipgw.proxy.register import Rejected
@@ -262,21 +264,31 @@ class Registrar(Module):
         name = self.registration.aor_of(run, aor)
         if name is None:  # it will be refused
             return self._answer(run, table, read, aor, self.registration.save(run, Draft(table, "", (), {}), read, aor))
-        now = run.now
+        if table.remote and read.memory_only:  # there is none
+            read = replace(read, memory_only=False)
+        edits = run.edits
         draft: Draft | None = None
-        try:
-            draft = await table.draft(name, now)
-            answer = self._saved(run, table, draft, read, aor)
-            await table.commit(draft)
-        except NotStored as error:
-            run.user.log_rarely("save", -1, f"contacts are not saved: {error}")
-            now = run.user.clock()
-            if draft is None:
-                draft = Draft(table, name, table.live(name, now), {}, False)
-                answer = self.registration.save(run, draft, read, aor)
-            if answer.status < 300:
-                answer = self.registration.not_saved(answer, draft, now, error)
-        return self._answer(run, draft if table.remote else table, read, aor, answer)
+        answer: Answer | None = None
+        tried = 0
+        while tried < TRIES:
+            tried += 1
+            try:
+                draft = await (table.draft(name, run.now) if draft is None else table.again(draft, run.now))
+                run.edits = edits
+                answer = self._saved(run, table, draft, read, aor)
+                await table.commit(draft)
+                break
+            except NotStored as error:
+                if isinstance(error, Conflict) and tried < TRIES:
+                    continue
+                if draft is not None and isinstance(error, Conflict):
+                    table.leave(draft)
+                run.user.log_rarely("save", -1, f"contacts are not saved: {error}")
+                if answer is None or answer.status < 300:
+                    answer = self.registration.not_saved(answer, draft, run.user.clock(), error)
+                break
+        assert answer is not None
+        return self._answer(run, draft if table.remote and draft else table, read, aor, answer)
 
     def _saved(self, run: Run, table: Drafted, draft: Draft, flags: SaveFlags, aor: str | None) -> Answer:
         """The answer to a REGISTER that is applied to ``draft``."""
@@ -357,10 +369,25 @@ class Registrar(Module):
         return await self.alarm.wake_within_dialog(run, self.usrloc.table(domain))
 
     async def lookup_waiting(self, run: Run, domain: str, flags: str | None = None, aor: str | None = None) -> int:
-        """``lookup`` where nothing is in memory."""
-        targets = [aor or run.uri, *(branch.uri for branch in run.branches)]
-        view = await self.usrloc.view(run, domain, self._aors(targets))
+        """``lookup`` where not all is in memory."""
+        aors = self._aors([aor or run.uri, *(branch.uri for branch in run.branches)])
+        table = self.usrloc.table(domain)
+        view: LocationTable | None = table
+        if not isinstance(table, Federated):
+            view = await self.usrloc.view(run, domain, aors)
+        elif self._goes_everywhere(flags):
+            try:
+                view = await table.everywhere(aors, run.now)
+            except NotStored as error:
+                run.user.log_rarely("lookup", -1, f"other servers cannot be asked: {error}")
         return NO_AOR if view is None else self.lookup(run, view, flags, aor)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _goes_everywhere(flags: str | None) -> bool:
+        try:
+            return lookup_flags(flags or "").everywhere
+        except ValueError:
+            return False
 
     # -- questions
 

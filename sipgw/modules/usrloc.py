@@ -14,7 +14,7 @@ from sipgw.db.errors import DatabaseError
 from sipgw.exports import Constant, Module, Writable, function, mi
 from sipgw.mi.jsonrpc import MIError
 from sipgw.modules._usrloc_base import UsrlocBase
-from sipgw.proxy.location import AOR_CONTACTS, Binding, LocationTable, binding_key, find_contact
+from sipgw.proxy.location import AOR_CONTACTS, MEMORY_ONLY, Binding, LocationTable, binding_key, find_contact
 from sipgw.proxy.location_drafts import NotStored, Remote
 from sipgw.proxy.location_rows import written_socket
 from sipgw.proxy.location_sql import WriteBack, WriteThrough
@@ -47,6 +47,8 @@ class Usrloc(UsrlocBase):
         """``symbols`` of ``module``, whose ``writers`` and ``readers`` wait if the working mode wants that."""
         mode = self.mode
         names = {**(module.writers if mode.waits else {}), **(module.readers if mode.remote else {})}
+        if mode.cluster == "federation-cachedb" and "lookup" in module.readers:
+            names["lookup"] = module.readers["lookup"]
         functions = tuple(
             replace(each, call=getattr(module, names[each.name]), waits=True) if each.name in names else each
             for each in symbols.functions
@@ -286,7 +288,7 @@ class Usrloc(UsrlocBase):
             binding.cseq += 1
             binding.modified = now
             binding.q = thousandths
-            binding.marks = flags
+            binding.marks = flags & ~MEMORY_ONLY if table.remote else flags
             binding.flags = cflags
             binding.methods = methods
             if old_q is None:

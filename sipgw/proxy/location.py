@@ -167,6 +167,9 @@ class LocationTable:
     remote: bool = False
     """Whether nothing is in memory, so that reading needs a draft too."""
 
+    lasts: bool = True
+    """Whether what is stored outlives the fall of whatever stores it."""
+
     def __init__(
         self, name: str = "location", *, tick: float = 60, by_time: bool = False, capacity: int = CAPACITY
     ) -> None:

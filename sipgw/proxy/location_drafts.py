@@ -11,18 +11,20 @@ all the same, since then it is what the database says."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
 
 from sipgw.proxy.location import CAPACITY, Binding, LocationTable
 
-__all__ = ["Draft", "Drafted", "NotStored", "Remote"]
+__all__ = ["TRIES", "Conflict", "Draft", "Drafted", "Fetched", "NotStored", "Remote"]
 
 T = TypeVar("T")
 
 LINE: Final = 32
 """How many may stand in line for one address-of-record."""
+TRIES: Final = 20
+"""How often a change is tried while other servers change the same user."""
 LEAST: Final = 5.0
 """Seconds that a binding must have left for its refresh to be answered with those, while nothing can be written."""
 
@@ -35,19 +37,38 @@ class NotStored(Exception):
         self.refused = refused
 
 
+class Conflict(NotStored):
+    """Another server has changed the same user meanwhile: try ``again`` with what is there now, or ``leave``."""
+
+
+class Fetched(NamedTuple):
+    """What is bound to an address-of-record, its values, and what the table wants to know of it when it is written."""
+
+    bindings: Sequence[Binding]
+    values: Mapping[str, str]
+    mark: Any = None
+
+
 class Draft(LocationTable):
-    """The bindings of ``aor`` as they shall be; ``bindings`` and ``values`` are what there is now.
+    """The bindings of ``aor`` as they shall be; ``bindings`` and ``values`` are what there is now, ``mark`` is the table's own.
 
     ``added``, ``altered`` and ``gone`` are what is to be written, by serial; ``kept``: the values of scripts have changed."""
 
     def __init__(
-        self, table: LocationTable, aor: str, bindings: Sequence[Binding], values: Mapping[str, str], entered: bool = True
+        self,
+        table: LocationTable,
+        aor: str,
+        bindings: Sequence[Binding],
+        values: Mapping[str, str],
+        entered: bool = True,
+        mark: Any = None,
     ) -> None:
         super().__init__(table.name, tick=table.tick, by_time=table.by_time, capacity=table.capacity)
         self.table = table
         self.aor = aor
         self.wakes = table.wakes
         self.entered = entered
+        self.mark = mark
         self.added: dict[int, Binding] = {}
         self.altered: dict[int, Binding] = {}
         self.gone: dict[int, Binding] = {}
@@ -112,7 +133,7 @@ class Draft(LocationTable):
     def promises_nothing(self, now: float) -> bool:
         """Whether it only makes bindings last longer that will last for a while anyway: then it may be forgotten, and answered
         with the time that is left."""
-        if self.added or self.gone or self.kept:
+        if self.added or self.gone or self.kept or not self.table.lasts:
             return False
         for serial, wished in self.altered.items():
             there = self.before[serial]
@@ -140,12 +161,14 @@ class Drafted(LocationTable):
 
     # -- what a subclass says
 
-    async def _fetch(self, aor: str, now: float) -> tuple[Sequence[Binding], Mapping[str, str]]:
-        """What is bound to ``aor``, and its values."""
-        return self.live(aor, now), self.values(aor)
+    async def _fetch(self, aor: str, now: float) -> Fetched:
+        """What is bound to ``aor``; ``NotStored`` if that cannot be found out."""
+        return Fetched(self.live(aor, now), self.values(aor))
 
     def _store(self, draft: Draft, stored: Callable[[], None], lost: Callable[[], None]) -> Deferred[None]:
-        """Make ``draft`` safe: call ``stored`` or ``lost`` when that is known, once; fire, or ``NotStored``, then or before."""
+        """Make ``draft`` safe: call ``stored`` or ``lost`` when that is known, once; fire, or ``NotStored``, then or before.
+
+        Of a ``Conflict`` neither is told."""
         raise NotImplementedError
 
     def failing(self) -> str:
@@ -160,12 +183,23 @@ class Drafted(LocationTable):
         if entered:
             await self._enter(aor)
         try:
-            bindings, values = await self._fetch(aor, now)
-            return Draft(self, aor, bindings, values, entered)
+            found = await self._fetch(aor, now)
+            return Draft(self, aor, found.bindings, found.values, entered, found.mark)
         except BaseException:
             if entered:
                 self._next(aor)
             raise
+
+    async def again(self, draft: Draft, now: float) -> Draft:
+        """Begin anew after a ``Conflict``, still the first in line."""
+        entered, draft.entered = draft.entered, False
+        try:
+            found = await self._fetch(draft.aor, now)
+        except BaseException:
+            if entered:
+                self._next(draft.aor)
+            raise
+        return Draft(self, draft.aor, found.bindings, found.values, entered, found.mark)
 
     async def commit(self, draft: Draft) -> None:
         """Make ``draft`` safe and then true; ``NotStored`` if that cannot be said (it may yet become true)."""
@@ -193,13 +227,22 @@ class Drafted(LocationTable):
     async def work(self, aor: str, now: float, call: Callable[[LocationTable], T]) -> T:
         """Let ``call`` change the bindings of ``aor``; what it returns, once that is safe. ``NotStored`` if it is not."""
         draft = await self.draft(aor, now)
-        try:
-            result = call(draft)
-        except BaseException:
-            self.leave(draft)
-            raise
-        await self.commit(draft)
-        return result
+        tried = 1
+        while True:
+            try:
+                result = call(draft)
+            except BaseException:
+                self.leave(draft)
+                raise
+            try:
+                await self.commit(draft)
+                return result
+            except Conflict:
+                if tried >= TRIES:
+                    self.leave(draft)
+                    raise
+            tried += 1
+            draft = await self.again(draft, now)
 
     async def _enter(self, aor: str) -> None:
         line = self._turns.get(aor)
@@ -259,10 +302,10 @@ class Remote(Drafted):
         """A table with the bindings of ``aors``, to be read."""
         made = LocationTable(self.name, tick=self.tick, by_time=self.by_time)
         for aor in dict.fromkeys(aors):
-            bindings, values = await self._fetch(aor, now)
-            for binding in bindings:
+            found = await self._fetch(aor, now)
+            for binding in found.bindings:
                 made.insert(binding)
-            for name, value in values.items():
+            for name, value in found.values.items():
                 made.keep(aor, name, value)
         return made
 

@@ -5,7 +5,7 @@ time after its contact; each delete says so in its condition, so that it never h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from sipgw.db.errors import DatabaseError
 from sipgw.interfaces import Change
 from sipgw.proxy.location import MEMORY_ONLY, Binding, LocationTable
-from sipgw.proxy.location_drafts import Draft, Drafted, NotStored, Remote
+from sipgw.proxy.location_drafts import Draft, Drafted, Fetched, NotStored, Remote
 from sipgw.proxy.location_rows import Rows, contact_id, is_ours, kept_values
 from sipgw.proxy.location_writer import Writer
 
@@ -319,7 +319,7 @@ class SqlOnly(_Numbered, Remote):
         """Whatever was read is as it is there."""
         return "CS_SYNC"
 
-    async def _fetch(self, aor: str, now: float) -> tuple[Sequence[Binding], Mapping[str, str]]:
+    async def _fetch(self, aor: str, now: float) -> Fetched:
         rows, database = self.backing.rows, self.backing.writer.database
         try:
             found = await database.select(self.name, rows.read, rows.place(aor))
@@ -339,7 +339,7 @@ class SqlOnly(_Numbered, Remote):
                 bindings.append(binding)
             values = values or kept_values(text)
         bindings.sort(key=self._order)
-        return bindings, values
+        return Fetched(bindings, values)
 
     def _store(self, draft: Draft, stored: Callable[[], None], lost: Callable[[], None]) -> Deferred[None]:
         changes = _changes(self.backing.rows, draft)

@@ -187,13 +187,13 @@ class Registrar:
         except (Rejected, MalformedMessage):
             return None
 
-    def not_saved(self, answer: Answer, draft: Draft, now: float, error: NotStored) -> Answer:
-        """What takes the place of ``answer`` when ``draft`` could not be made safe.
+    def not_saved(self, answer: Answer | None, draft: Draft | None, now: float, error: NotStored) -> Answer:
+        """What takes the place of ``answer`` when ``draft`` could not be made safe, or not even begun (None).
 
         A refresh is answered with the time that its contacts have anyway. All else is refused, with a time to try again."""
         if error.refused:
             return self._refuse(Rejected(500, "Server Internal Error", "The database does not take the contact"), (), now)
-        if draft.promises_nothing(now):
+        if answer is not None and draft is not None and draft.promises_nothing(now):
             there = [draft.before[binding.serial] for binding in answer.bindings]
             return Answer(200, "OK", self.contact_line(there, now, answer.gruu_of) + answer.rest, there, answer.rest)
         after = f"Retry-After: {RETRY_AFTER}\r\n" if self.settings.retry_after <= 0 else ""

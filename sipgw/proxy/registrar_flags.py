@@ -50,6 +50,8 @@ class LookupFlags:
     branches_only: bool = False
     expand_branches: bool = False
     method_filtering: bool = False
+    everywhere: bool = False
+    """Other servers are asked too, where contacts are federated; nothing else is changed by it."""
     user_agent: Regex | None = field(default=None, compare=False)
 
 
@@ -92,6 +94,7 @@ LOOKUP_WORDS: Final[dict[str, tuple[str, Any]]] = {
     "to-branches-only": ("branches_only", True),
     "branch": ("expand_branches", True),
     "method-filtering": ("method_filtering", True),
+    "global": ("everywhere", True),
     "ua-filtering": ("pattern", str),
     "case-insensitive": ("ignore_case", True),
     "extended-regexp": ("extended", True),
@@ -101,12 +104,12 @@ LOOKUP_LETTERS: Final = {
     "B": "to-branches-only",
     "r": "branch",
     "m": "method-filtering",
+    "g": "global",
     "u": "ua-filtering",
     "i": "case-insensitive",
     "e": "extended-regexp",
 }
 LATER: Final = {
-    "global": "a federated user location",
     "max-ping-latency": "pinging of contacts",
     "sort-by-latency": "pinging of contacts",
 }

@@ -109,7 +109,6 @@ class LookupFlagsTests(SynchronousTestCase):
         """What is not there is refused, and says in which way."""
         for text, why in [
             ("bogus", "no flag 'bogus'"),
-            ("global", "federated"),
             ("sort-by-latency", "pinging"),
             ("max-ping-latency=100", "pinging"),
             ("ua-filtering=phone", "/pattern/"),
