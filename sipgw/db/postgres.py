@@ -9,7 +9,7 @@ import functools
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -139,10 +139,14 @@ class PostgresLink:
 
 @dataclass(frozen=True)
 class PostgresEngine:
-    """One PostgreSQL database (``connections.Wire`` and ``database.Engine``); ``connect_time``: seconds, at least 2."""
+    """One PostgreSQL database (``connections.Wire`` and ``database.Engine``).
+
+    ``connect_time``: seconds for a connection to be opened, at least 2. ``read_time``: seconds after which nobody waits for an
+    answer; the server gives a statement up then, and one that waits for a lock before."""
 
     url: str
     connect_time: float = 5.0
+    read_time: float = 5.0
     more: Mapping[str, Any] = field(default_factory=dict)
     """More for libpq, such as ``sslmode``."""
     driver: str = "psycopg"
@@ -170,7 +174,13 @@ class PostgresEngine:
             **{key: value for key, value in given.items() if value},
             **self.more,
         )
+        times = {"statement_timeout": self.read_time, "lock_timeout": max(0.5, self.read_time - 1)}
+        raw.execute("; ".join(f"SET {name} = {int(seconds * 1000)}" for name, seconds in times.items()).encode())
         return PostgresLink(raw)
+
+    def quick(self) -> PostgresEngine:
+        """The same with little patience."""
+        return replace(self, connect_time=2.0)
 
     def explain(self, error: Exception) -> tuple[DatabaseError, bool]:
         """By SQLSTATE."""

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from sipgw.db.connections import Connections, Wire
 from sipgw.db.database import Engine, SqlDatabase
+from sipgw.db.databases import hide_password
 from sipgw.db.errors import DatabaseError
 from sipgw.db.measures import watch
+from sipgw.db.url import parse_url
 
 __all__ = ["WiredEngine", "need", "open_server"]
 
@@ -19,7 +21,12 @@ class WiredEngine(Engine, Wire, Protocol):
 
 
 def need(driver: str, extra: str, url: str) -> None:
-    """Import an optional package, or say how to get it."""
+    """Import an optional package, or say how to get it; refuse options of the URL that mean something elsewhere."""
+    options = parse_url(url).options
+    if options:
+        name = options.partition("=")[0]
+        later = ": databases over TLS need tls_mgm, which comes in a later version of sipgw" if name.startswith("tls_") else ""
+        raise DatabaseError(f"{hide_password(url)}: there is no option {name!r}{later}")
     try:
         import_module(driver)
     except ImportError as error:

@@ -23,17 +23,21 @@ def _positive(value: int) -> None:
         raise ValueError("write 1 or more")
 
 
+def _no_tls(value: int) -> None:
+    if value:
+        raise ValueError("databases over TLS need tls_mgm, which comes in a later version of sipgw")
+
+
 class DbMysql(Module):
     """Opens MySQL and MariaDB databases. A query that takes longer than three times ``timeout_interval`` is given up."""
 
     name = "db_mysql"
-    later = {"use_tls": "databases over TLS need tls_mgm, which comes in a later version of sipgw"}
-
     timeout_interval: int = param(2, "A third of the time a query may take, the time to connect, in seconds", check=_positive)
     exec_query_threshold: int = param(0, "How long a query may take unnoticed, in microseconds; 0: any time", check=_not_negative)
     max_db_retries: int = param(3, "How often a connection is tried", check=_not_negative)
     max_db_queries: int = param(2, "How often a query that changes nothing is tried if connections break", check=_not_negative)
     ps_max_col_size: int = param(1024, "How long a column may be", unused="columns may be of any length")
+    use_tls: int = param(0, "Whether a connection is encrypted if its URL names a tls_domain", check=_no_tls)
     connection = event("E_MYSQL_CONNECTION", "url", "status")
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:

@@ -24,10 +24,9 @@ class DbPostgres(Module):
     """Opens PostgreSQL databases. A query that takes longer than ``timeout`` is given up."""
 
     name = "db_postgres"
-    later = {"use_tls": "databases over TLS need tls_mgm, which comes in a later version of sipgw"}
-
     exec_query_threshold: int = param(0, "How long a query may take unnoticed, in microseconds; 0: any time", check=_not_negative)
     max_db_queries: int = param(2, "How often a query that changes nothing is tried if connections break", check=_not_negative)
+    use_tls: int = param(0, "1: connections are encrypted if the server can do that, without looking who it is")
     timeout: int = param(5, "How long to connect and a query may take, in seconds", check=_positive)
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
@@ -39,7 +38,8 @@ class DbPostgres(Module):
     def make(self, url: str) -> SqlDatabase:
         """The database of ``url``."""
         need("psycopg", "pgsql", url)
-        engine = PostgresEngine(url, float(self.timeout))
+        more = {"sslmode": "prefer" if self.use_tls else "disable"}
+        engine = PostgresEngine(url, float(self.timeout), float(self.timeout), more)
         return open_server(
             self.server, engine, limit=float(self.timeout), tries=self.max_db_queries, threshold=self.exec_query_threshold
         )

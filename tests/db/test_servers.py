@@ -1,6 +1,7 @@
 """PostgreSQL and MySQL: the cases of all engines, and servers that freeze, stop, come back and break connections off."""
 
 import time
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from sipgw.db.database import SqlDatabase
-from sipgw.db.errors import Unavailable
+from sipgw.db.errors import DatabaseError, Refused, Unavailable
 from sipgw.exports import Module
 from sipgw.interfaces import Change
 from sipgw.modules.db_mysql import DbMysql
@@ -25,6 +26,12 @@ class ServerCases(Cases):
     module: type[Module]
     sleep: str
     url: str
+    hasty: dict[str, int]
+
+    def setUp(self) -> Any:
+        """Have a table, and nobody who holds its locks."""
+        self.held = Event()
+        return super().setUp()
 
     async def make(self) -> SqlDatabase:
         """A database of our own."""
@@ -108,6 +115,32 @@ class ServerCases(Cases):
         await self.db.insert("phones", {"name": "after"})
         self.assertFalse([text for level, text in self.server.lines if "is down" in text])
 
+    async def test_locked(self: Any) -> None:
+        """A change that waits for a lock is given up by the server too: it is not made after whoever asked was told no."""
+        await self.db.insert("phones", {"name": "x", "ports": 0})
+        await self.db.insert("phones", {"name": "y", "ports": 0})
+        hasty = await self.open(self.url, **self.hasty)
+        self.addCleanup(lambda: ensureDeferred(hasty.close()))
+        holds = self.db._readers.run(self._hold, reads=False)
+        await self.wait(0.2)
+        await hasty.update("phones", {"ports": 2}, {"name": "y"})
+        await self.fails(Unavailable, hasty.update("phones", {"ports": 1}, {"name": "x"}))
+        self.held.set()
+        await holds
+        await self.wait(0.1)
+        self.assertEqual(await self.rows(), [("x", 0), ("y", 2)])
+
+    def _hold(self: Any, link: Any) -> None:
+        """Hold a lock until somebody says so, in a thread."""
+        link.begin()
+        link.execute("UPDATE phones SET ports = 5 WHERE name = 'x'", (), True)
+        self.held.wait(10)
+        link.rollback()
+
+    async def test_options(self: Any) -> None:
+        """Options of a URL that would mean something in OpenSIPS are refused, not left out."""
+        self.assertIn("need tls_mgm", await self.fails(DatabaseError, self.open(self.url + "?tls_domain=dom")))
+
     async def test_frozen(self: Any) -> None:
         """A server that stands still: everybody has an answer in time, then at once; when it goes on it is found again."""
         server = sql.server(self.engine)
@@ -183,6 +216,7 @@ class PostgresTests(ServerCases, TestCase):
     engine = "postgres"
     module = DbPostgres
     sleep = "pg_sleep"
+    hasty = {"timeout": 2}
     skip = sql.missing("postgres")
 
 
@@ -192,7 +226,17 @@ class MySqlTests(ServerCases, TestCase):
     engine = "mysql"
     module = DbMysql
     sleep = "sleep"
+    hasty = {"timeout_interval": 1}
     skip = sql.missing("mysql")
+
+    async def test_latin1(self) -> None:
+        """In a table of Latin-1, as OpenSIPS's may be, texts are what they are; what it cannot hold is refused, not cut."""
+        await self.db.query("CREATE TABLE old (name CHAR(8) CHARACTER SET latin1, note VARCHAR(8) CHARACTER SET latin1)")
+        await self.db.insert("old", {"name": "J\u00e4ger", "note": "\u20ac"})
+        self.assertEqual(list(await self.db.select("old", (), {"name": "J\u00e4ger"})), [("J\u00e4ger", "\u20ac")])
+        for values in ({"name": "\u0416"}, {"name": "too long a name"}):
+            await self.fails(Refused, self.db.insert("old", values))
+        self.assertEqual(len(await self.db.select("old")), 1)
 
     async def test_event(self) -> None:
         """E_MYSQL_CONNECTION says that the server went and came, without its password."""
