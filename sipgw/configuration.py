@@ -15,6 +15,7 @@ from typing import Any
 
 from sipgw.catalogue import CORE, Catalogue, ModuleMissing, core_modules, find_module
 from sipgw.core.blacklists import AUTOMATIC
+from sipgw.core.surroundings import Bond as Sockets
 from sipgw.exports import Module
 from sipgw.interfaces import Server
 from sipgw.script import parser
@@ -46,7 +47,8 @@ ELSEWHERE = {
     "maxbuffer": "4 MB are asked of the kernel for each socket",
     "tcpthreshold": "to send never takes time: what a peer does not take at once waits",
     "pi_framework": "the provisioning panel is not part of sipgw",
-    "user_agent_header": "no module sends requests of its own yet",
+    "dns": "the top Via always says where a request came from (RFC 3261 18.2.1); no name is asked for that",
+    "rev_dns": "no address is turned into a name to compare it with a Via (RFC 3261 18.2.1 asks for none)",
 }
 """Globals without effect, beside the inert ones, where there is more to say than that."""
 
@@ -56,7 +58,7 @@ HONOURED = frozenset(
     dns_use_search_list enable_asserts event_pkg_threshold event_shm_threshold execdnsthreshold execmsgthreshold
     log_event_enabled log_event_level_filter log_level log_prefix max_while_loops memdump mhomed open_files_limit
     restart_persistency_cache_file server_header server_signature stderror_level_filter syslog_enabled syslog_facility
-    syslog_level_filter syslog_name tcp_accept_aliases tcp_connect_timeout tcp_connection_lifetime tcp_keepalive
+    syslog_level_filter syslog_name user_agent_header tcp_accept_aliases tcp_connect_timeout tcp_connection_lifetime tcp_keepalive
     tcp_keepcount tcp_keepidle tcp_keepinterval tcp_max_connections tcp_max_msg_time tcp_no_new_conn_bflag
     tcp_no_new_conn_rplflag tcp_socket_backlog tos workdir xlog_force_color xlog_level xlog_print_level""".split()
 )
@@ -295,9 +297,26 @@ class Configuration:
                 where = next(item for item in config.modules if item.name == name)
                 self.fault(where, f"there is no socket for {name}", f"add socket = {transport}:127.0.0.1:5060")
         for bond in config.bonds:
-            self.fault(bond, "sipgw has no bonds of sockets")
+            self._plan_bond(bond)
         for alias in config.aliases:
             self.aliases.append((alias.host, alias.port, alias.accept_subdomain))
+
+    def _plan_bond(self, bond: Bond) -> None:
+        """Make a bond of sockets; each of its members must be one that is listed."""
+        user = self.server.user
+        for text in bond.members:
+            transport, _, rest = text.partition(":")
+            host, _, port = rest.rpartition(":")
+            listed = [
+                plan for plan in self.sockets
+                if text == plan.node.tag
+                or (plan.transport == transport.lower() and plan.host == host.strip("[]") and str(plan.port) == port)
+            ]
+            if not listed:
+                self.fault(bond, f"{text!r} of bond:{bond.name} is not a socket that is listed", "write it as proto:address:port")
+        if bond.name in user.bonds:
+            self.fault(bond, f"there is a bond {bond.name} already")
+        user.bonds[bond.name] = Sockets(user, bond.name, bond.members)
 
     def _plans(self, node: Socket) -> Iterator[SocketPlan]:
         transport = node.protocol

@@ -51,7 +51,11 @@ FAULTS = [
     ('loadmodule "proto_udp.so"', "there is no socket for proto_udp", "add socket = udp:127.0.0.1:5060"),
     ('loadmodule "proto_udp.so"\nsocket = udp:224.0.0.1', "sipgw cannot listen on 224.0.0.1: it is a multicast address", ""),
     ('loadmodule "proto_udp.so"\nsocket = udp:nosuch.invalid', "nosuch.invalid is neither an address nor an interface", ""),
-    ('socket = bond:both {"udp:127.0.0.1:5060", "udp:127.0.0.1:5061"}', "sipgw has no bonds of sockets", ""),
+    (
+        'socket = bond:both {"udp:127.0.0.1:5060", "udp:127.0.0.1:5061"}',
+        "'udp:127.0.0.1:5061' of bond:both is not a socket that is listed",
+        "write it as proto:address:port",
+    ),
     ("log_leval = 3", "there is no global log_leval", "did you mean `log_level`?"),
     ("route { exit", "", ""),
     ("route { no_such_function(); }", "there is no function no_such_function()", ""),

@@ -4,7 +4,7 @@ It is the lower half of the transaction user, apart so that it can be read alone
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from os import getpid
 from typing import Any, NamedTuple
@@ -36,6 +36,42 @@ class NextHop(NamedTuple):
     secure: bool
 
 
+class Bond:
+    """Sockets that act as one where a script chooses from which to send: the first that can reach a place is used.
+
+    ``names``: its members as the script names them."""
+
+    transport = "bond"
+    port = 0
+    advertised_host = ""
+    advertised_port = 0
+
+    def __init__(self, surroundings: Surroundings, name: str, names: Sequence[str]) -> None:
+        self.host = self.tag = name
+        self._surroundings = surroundings
+        self._names = names
+        self._members: tuple[Socket, ...] | None = None
+
+    @property
+    def members(self) -> tuple[Socket, ...]:
+        """Its sockets, which are looked for when they are first needed."""
+        if self._members is None:
+            found = (self._surroundings.find_socket(name) for name in self._names)
+            self._members = tuple(socket for socket in found if socket is not None)
+        return self._members
+
+    def member(self, transport: str, ipv6: bool) -> Socket | None:
+        """The first member that can send to such a place."""
+        for socket in self.members:
+            if socket.transport == transport and (":" in socket.host) == ipv6:
+                return socket
+        return None
+
+    def flow(self, host: str, port: int) -> Any:
+        """None: it is one of its members that sends."""
+        raise ValueError(f"bond:{self.host} is no socket that sends")
+
+
 class Surroundings:
     """The sockets, aliases, levels and flags of one server."""
 
@@ -60,6 +96,7 @@ class Surroundings:
         self.no_connect_reply = _mask(self.message_flags, settings.get("tcp_no_new_conn_rplflag"))
         """The message flag with which none is opened for its responses."""
         self.sockets: list[Socket] = []
+        self.bonds: dict[str, Bond] = {}
         self.connections: Any = None
         """The connections of all sockets that are not UDP (``transport.connections``); None where there is no such socket."""
         self.aliases: set[tuple[str, int]] = set()
@@ -122,7 +159,10 @@ class Surroundings:
         return any(knows(host) for knows in self._names)
 
     def find_socket(self, text: str) -> Socket | None:
-        """The socket that ``proto:host:port`` (or a part of it) names, by its address or its advertised one, or its tag."""
+        """The socket that ``proto:host:port`` (or a part of it) names, by its address or its advertised one, or its tag; the
+        bond that ``bond:name`` names."""
+        if text[:5].lower() == "bond:":
+            return self.bonds.get(text[5:])
         for socket in self.sockets:
             if socket.tag and socket.tag == text:
                 return socket

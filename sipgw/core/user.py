@@ -100,7 +100,9 @@ class TransactionUser(Surroundings):
         """Called before the script with each new request's run; one that returns True has taken it."""
         self.on_received: Callable[[Request | Response, Flow], None] | None = None
         """Called with each message as it came, before anything is done with it."""
-        self.server_line = _server_line(settings)
+        self.server_line = _signature(settings, "server_header", "Server: sipgw")
+        self.agent_line = _signature(settings, "user_agent_header", "User-Agent: sipgw")
+        """The User-Agent header of our own requests, CANCELs and ACKs, with its end of line; empty without server_signature."""
         self.startup_vars: dict[str, Any] = {}
         """What modules and startup_route left in ``$var``: each request begins with it (language 1.10)."""
         self.worker = "00"
@@ -577,8 +579,8 @@ def _cfg_line(error: BaseException, route: Route) -> int:
     return route.line
 
 
-def _server_line(settings: dict[str, Any]) -> str:
-    """The Server header of our replies, with its end of line; empty when ``server_signature`` is off."""
+def _signature(settings: dict[str, Any], name: str, usual: str) -> str:
+    """The header of ours that the global ``name`` is, with its end of line; empty when ``server_signature`` is off."""
     if not settings.get("server_signature", 1):
         return ""
-    return (settings.get("server_header") or "Server: sipgw") + "\r\n"
+    return (settings.get(name) or usual) + "\r\n"

@@ -110,7 +110,7 @@ class TmCommands(TmBase):
         try:
             sent = await self.originate(request, answer, next_hop=next_hop, socket=local)
         except NoWay as error:
-            raise MIError(error.status, f"{error.phrase} ({error.status}/MI/UAC)") from None
+            raise MIError(error.status, f"{error.phrase} ({error.number}/MI/UAC)") from None
         if not sent:
             raise MIError(500, "The request was dropped by local_route")
         status, response = await heard

@@ -247,6 +247,17 @@ class Core(Module):
         return True
 
     @function()
+    def socket_belongs_to_bond(self, run: Run, socket: str, bond: str) -> bool:
+        """Whether a socket is a member of a bond (``socket = bond:name {...}``)."""
+        user = run.user
+        found, known = user.find_socket(socket), user.bonds.get(bond.removeprefix("bond:"))
+        if found is None or known is None:
+            what = f"{socket!r} is not a socket of ours" if found is None else f"there is no bond {bond}"
+            user.log(-1, f"socket_belongs_to_bond: {what}")
+            return False
+        return found in known.members
+
+    @function()
     def set_advertised_address(self, run: Run, address: str) -> bool:
         """Write ``address`` into the Via and Record-Route of this request."""
         if not _is_host(address):

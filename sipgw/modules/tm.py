@@ -87,10 +87,16 @@ class Tm(TmVariables, TmCommands, TmWrite):
 
     @function(REQUEST)
     def t_newtran(self, run: Run) -> int:
-        """Make the transaction now; 0, ending the script, if there are too many."""
+        """Make the transaction now; 0, ending the script, if there are too many, -10 if there is one already."""
         if run.message.method in ("ACK",):
             return -1
-        return 0 if self.context(run) is None else 1
+        if run.transaction is not None and not run.transaction.made_to_wait:
+            return -10
+        context = self.context(run)
+        if context is None:
+            return 0
+        context.made_to_wait = False
+        return 1
 
     @function(REQUEST | FAILURE)
     def t_reply(self, run: Run, code: int, reason_phrase: str) -> bool:
@@ -143,7 +149,7 @@ class Tm(TmVariables, TmCommands, TmWrite):
             await context.relay(run)
         except NoWay as error:
             if new and "no-auto-477" not in chosen:
-                context.reply(run, error.status, f"{error.phrase} ({error.status}/TM)")
+                context.reply(run, error.status, f"{error.phrase} ({error.number}/TM)")
                 return 1
             run.user.log_rarely(("relay", error.phrase), -1, f"t_relay to {run.next_hop}: {error.phrase}")
             return error.code

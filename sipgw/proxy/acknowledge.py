@@ -51,6 +51,6 @@ class Acknowledgements:
             user.log_rarely(("acknowledge", str(error)), -1, f"no ACK to a 2xx of ours: {error}")
             return
         via = via_line(run, flow, user.layer.new_branch()).removeprefix("Via: ")
-        data = dialog.request("ACK", via, cseq=invite.cseq.number)
+        data = dialog.request("ACK", via, cseq=invite.cseq.number, headers=user.agent_line.removesuffix("\r\n"))
         self._sent[response.to_tag] = flow, data
         flow.send(data)

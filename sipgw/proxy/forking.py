@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from sipgw.core.surroundings import NextHop
 from sipgw.proxy.client_branch import ClientBranch, PhonyBranch, Replica
 from sipgw.proxy.context import Context
-from sipgw.proxy.forward import NO_DESTINATION, NO_SOCKET, NoWay, find_flow, literal_flow, next_flow, write_relayed
+from sipgw.proxy.forward import (
+    DROPPED,
+    NO_DESTINATION,
+    NOT_SENT,
+    NoWay,
+    Problem,
+    find_flow,
+    literal_flow,
+    next_flow,
+    write_relayed,
+)
 from sipgw.script.run import Branch, Run
 from sipgw.script.symbols import RouteKind
 from sipgw.script.values import DROP
@@ -59,11 +69,11 @@ class Forking(Context):
 
     async def _fork(
         self, run: Run, destinations: Sequence[Branch | None], kind: type[ClientBranch] = ClientBranch
-    ) -> tuple[tuple[int, int, str], int]:
+    ) -> tuple[Problem, int]:
         """Send ``run``'s request to each of ``destinations``, None being its Request-URI: the last ``NoWay``, how many were sent.
 
         What branch routes do to the message flags is done to those of ``run``."""
-        problem = NO_DESTINATION
+        problem: Problem = DROPPED if self.on_branch is not None else NO_DESTINATION
         sent = 0
         self.forking += 1
         for number, destination in enumerate(destinations):
@@ -76,7 +86,7 @@ class Forking(Context):
             try:
                 sent += self._send_at_once(branch) or await self._send_branch(branch)
             except NoWay as error:
-                problem = error.code, error.status, error.phrase  # not the error: it knows this frame, and would make a cycle
+                problem = error.problem
             run.flags = branch.run.flags
         self.forking -= 1
         return problem, sent
@@ -229,7 +239,7 @@ class Forking(Context):
         siblings.append(branch)
         if not self._send(branch) and not self.fail_over(branch):
             siblings.remove(branch)
-            raise NoWay(*NO_SOCKET)
+            raise NoWay(*NOT_SENT)
         if len(siblings) > 1:
             phony = self._phony()
             if phony is not None and phony.left is not None and siblings is self.branches:
@@ -258,7 +268,7 @@ class Forking(Context):
         client, _ = user.layer.request(
             data, self.request, flow, user.clock(), timeout, invite_timeout, branch, branch=token
         )
-        client.ack_headers = self.extra_headers
+        client.ack_headers = self.extra_headers + user.agent_line
         branch.client = client
         if flow.send(data) is False:
             branch.client = None
@@ -358,7 +368,7 @@ class Forking(Context):
         client = branch.client
         assert client is not None
         user = self.user
-        data = cancel_for(client.sent, branch.cancel_headers + self.extra_headers)
+        data = cancel_for(client.sent, branch.cancel_headers + self.extra_headers + user.agent_line)
         _, actions = user.layer.request(
             data, parse_request(data), branch.flow, user.clock(), self.tm.fr_timeout, self.tm.fr_timeout, NOBODY
         )
@@ -386,7 +396,7 @@ class Forking(Context):
         self.extra_headers = lines
         for branch in self.branches:
             if branch.client is not None:
-                branch.client.ack_headers = lines
+                branch.client.ack_headers = lines + self.user.agent_line
 
     # -- copies
 

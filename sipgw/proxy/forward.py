@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sipgw.core.surroundings import DEFAULT_PORTS, NextHop, is_address
+from sipgw.core.surroundings import DEFAULT_PORTS, Bond, NextHop, is_address
 from sipgw.core.user import TransactionUser
 from sipgw.script.run import WATCHER, Run, Socket
 from sipgw.sip.actions import Flow
@@ -20,20 +20,33 @@ from sipgw.sip.target import Target
 
 
 class NoWay(Exception):
-    """A request cannot be sent: ``code`` is what ``t_relay`` returns, ``status`` and ``phrase`` what the caller is told."""
+    """A request cannot be sent: ``code`` is what ``t_relay`` returns, ``status`` and ``phrase`` what the caller is told.
 
-    def __init__(self, code: int, status: int, phrase: str) -> None:
+    ``number`` stands behind the phrase: OpenSIPS's own number of the error."""
+
+    def __init__(self, code: int, status: int, phrase: str, number: int) -> None:
         super().__init__(phrase)
         self.code = code
         self.status = status
         self.phrase = phrase
+        self.number = number
+
+    @property
+    def problem(self) -> Problem:
+        """What it was made of. The error itself knows the frame that raised it: who keeps it keeps that too."""
+        return self.code, self.status, self.phrase, self.number
 
 
-BAD_URI = (-2, 400, "Bad URI")
-NO_DESTINATION = (-3, 500, "No destination available")
-UNRESOLVABLE = (-4, 476, "Unresolvable destination")
-FILTERED = (-5, 473, "Filtered destination")
-NO_SOCKET = (-6, 477, "Send failed")
+Problem = tuple[int, int, str, int]
+"""What a ``NoWay`` is made of."""
+DROPPED = (-1, 500, "Server error occurred", 1)
+"""The branch routes dropped every branch."""
+BAD_URI = (-2, 400, "Bad URI", 475)
+NO_DESTINATION = (-3, 500, "No destination available", 18)
+UNRESOLVABLE = (-4, 476, "Unresolvable destination", 476)
+FILTERED = (-5, 473, "Filtered destination", 473)
+NO_SOCKET = (-6, 500, "Server error occurred", 7)
+NOT_SENT = (-6, 477, "Send failed", 477)
 
 
 async def find_flow(run: Run, spare: list[Target] | None = None) -> Flow:
@@ -43,7 +56,7 @@ async def find_flow(run: Run, spare: list[Target] | None = None) -> Flow:
     found = literal_flow(run)
     if isinstance(found, NextHop):
         host, port, _, _, written, asked, secure = found
-        if run.send_socket is not None and asked is None and not secure:
+        if run.send_socket is not None and asked is None and not secure and run.send_socket.transport != "bond":
             asked = run.send_socket.transport
         if spare is None:
             spare = []
@@ -59,11 +72,11 @@ def literal_flow(run: Run) -> Flow | NextHop:
         hop = user.next_hop(run.dst_uri or run.uri)
     except MalformedMessage as error:
         user.bad_uris.value += 1
-        raise NoWay(*(UNRESOLVABLE if error.status == 416 else BAD_URI)) from error
+        raise NoWay(*(UNRESOLVABLE if error.status == 416 or run.dst_uri else BAD_URI)) from error
     if not hop.literal:
         return hop
     transport = hop.transport
-    if run.send_socket is not None and hop.asked is None and not hop.secure:
+    if run.send_socket is not None and hop.asked is None and not hop.secure and run.send_socket.transport != "bond":
         transport = run.send_socket.transport  # what the URI leaves open the forced socket decides
     return flow_to(run, transport, hop.host, hop.port)
 
@@ -75,7 +88,7 @@ def next_flow(run: Run, targets: list[Target]) -> Flow:
         try:
             return flow_to(run, *targets.pop(0))
         except NoWay as error:
-            problem = error.code, error.status, error.phrase  # not the error: it knows this frame, and would make a cycle
+            problem = error.problem
     raise NoWay(*problem)
 
 
@@ -97,7 +110,7 @@ def flow_to(run: Run, transport: str, host: str, port: int) -> Flow:
     flow: Flow = socket.flow(host, port)
     if flow.refused:
         user.log_rarely(("refused", host), -1, f"nothing is sent to {host}:{port}: it {flow.refused}")
-        raise NoWay(*NO_SOCKET)
+        raise NoWay(*NOT_SENT)
     used = user.blacklists.default if run.blacklists is None else run.blacklists
     if used:
         name = user.blacklists.forbid(used, host, transport, port, lambda: _as_sent(run, flow))
@@ -107,7 +120,7 @@ def flow_to(run: Run, transport: str, host: str, port: int) -> Flow:
             raise NoWay(*FILTERED)
     if flow.reliable and run.branch_flags & user.no_connect_branch and not flow.connected:  # type: ignore[attr-defined]
         user.log_rarely(("connection", host), 1, f"no connection to {host}:{port}, and none is opened for this request")
-        raise NoWay(*NO_SOCKET)
+        raise NoWay(*NOT_SENT)
     return flow
 
 
@@ -118,7 +131,9 @@ def _socket_toward(run: Run, transport: str, host: str) -> Socket | None:
     ipv6 = ":" in host
     forced: Socket | None = run.send_socket
     if forced is not None:
-        if forced.transport != transport:
+        if isinstance(forced, Bond):
+            forced = forced.member(transport, ipv6)
+        elif forced.transport != transport:
             forced = _closest(user, forced, transport)
         if forced is not None and (":" in forced.host) == ipv6:
             return forced

@@ -8,7 +8,7 @@ from typing import Any
 from sipgw.core.user import TransactionUser
 from sipgw.proxy.acknowledge import Acknowledgements
 from sipgw.proxy.forking import NOBODY
-from sipgw.proxy.forward import NO_SOCKET, NoWay, find_flow, next_flow, write_relayed
+from sipgw.proxy.forward import NOT_SENT, NoWay, find_flow, next_flow, write_relayed
 from sipgw.script.routes import Route
 from sipgw.script.run import WATCHER, Run, Watcher
 from sipgw.script.symbols import RouteKind
@@ -17,6 +17,7 @@ from sipgw.sip.actions import Flow
 from sipgw.sip.dialog import Dialog
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response, parse
+from sipgw.sip.replies import cancel_for
 from sipgw.sip.target import Target
 from sipgw.sip.transaction import ClientTransaction
 
@@ -62,6 +63,7 @@ class LocalOwner:
             branch = user.layer.new_branch()
             data = write_relayed(self._run, flow, branch)
         client, _ = user.layer.request(data, request, flow, user.clock(), *self._timeouts, self, branch=branch)
+        client.ack_headers = user.agent_line
         if flow.send(data) is False:
             user.layer.abandon(client)
             return self.fail_over()
@@ -132,7 +134,8 @@ class LocalOwner:
     def _send_cancel(self) -> None:
         user = self._run.user
         if self._client is not None and self._client.method == "INVITE":
-            _, actions = user.layer.cancel(self._client, user.clock(), timeout=self._timeouts[0], user=NOBODY)
+            data = cancel_for(self._client.sent, user.agent_line)
+            _, actions = user.layer.cancel(self._client, user.clock(), data, timeout=self._timeouts[0], user=NOBODY)
             user.perform(actions)
 
 
@@ -200,6 +203,8 @@ async def originate(
     run.context = kept
     if avps:
         run.avps = avps
+    if user.agent_line and "user-agent" not in request.names:
+        run.edits = run.edits.append(user.agent_line)
     route = user.routes.local
     if route is not None and await user.run_route(route, run) is DROP:
         return None
@@ -213,5 +218,5 @@ async def originate(
         await user.run_route(shown_to, Run(parse(data), RouteKind.LOCAL, None, user.clock(), user))
     owner = LocalOwner(run, answer, spare, (timeout, invite_timeout), dialog)
     if not owner.send(flow, branch, data):
-        raise NoWay(*NO_SOCKET)
+        raise NoWay(*NOT_SENT)
     return owner

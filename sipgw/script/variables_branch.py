@@ -54,6 +54,8 @@ def _socket(branch: Run | Branch) -> Any:
 
 def socket_text(socket: Any) -> str:
     """A socket as scripts write it: udp:127.0.0.1:5060."""
+    if socket.transport == "bond":
+        return f"bond:{socket.host}"
     return f"{socket.transport}:{bracketed(socket.host)}:{socket.port}"
 
 

@@ -138,7 +138,7 @@ class UacDlgTests(Commanded):
             ({"method": "OPT IONS"}, (400, "Invalid method")),
             ({"method": "ACK"}, (400, "Invalid method")),
             ({"ruri": "sip:a@nowhere.invalid"}, (476, "Unresolvable destination (476/MI/UAC)")),
-            ({"ruri": "sip:a@127.0.0.1;transport=tcp"}, (477, "Send failed (477/MI/UAC)")),
+            ({"ruri": "sip:a@127.0.0.1;transport=tcp"}, (500, "Server error occurred (7/MI/UAC)")),
             ({"method": "REFER"}, (500, "The request was dropped by local_route")),
         )
         for changed, expected in bad:

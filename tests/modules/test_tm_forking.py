@@ -518,3 +518,68 @@ class FlagTests(Calls):
             (one,) = self.invite(port, method="MESSAGE", uri=f"sip:{user}@127.0.0.1:7002", branch=user)
             self.arrive(response(one, 200), port)
         self.settle()
+
+
+class FactsTests(Calls):
+    """What OpenSIPS was seen to do in doubtful cases."""
+
+    def test_all_dropped(self) -> None:
+        """A branch route that drops every branch leaves an error of ours; t_relay is true, or -1 if it is not to answer."""
+        self.start("""
+        route {
+            t_on_branch("b");
+            if (is_method("OPTIONS")) { t_relay("no-auto-477"); xlog("L_ALERT", "$rc\\n"); t_reply(555, "Mine"); exit; }
+            t_relay(); xlog("L_ALERT", "$rc\\n");
+        }
+        branch_route[b] { drop; }
+        """)
+        self.arrive(request("INVITE"))
+        answers = self.sent(ALICE)
+        self.assertEqual([each.status for each in answers], [100, 500])
+        self.assertEqual(answers[1].reason, "Server error occurred (1/TM)")
+        self.arrive(request("OPTIONS", branch="two"))
+        self.assertEqual(self.said(ALICE), ["555 OPTIONS"])
+        self.assertEqual([line for line in self.logged() if len(line) < 3], ["1", "-1"])
+        self.settle()
+
+    def test_second_transaction(self) -> None:
+        """t_newtran is -10 where there is a transaction."""
+        self.start("""
+        route {
+            t_newtran(); xlog("L_ALERT", "$rc\\n");
+            t_newtran(); xlog("L_ALERT", "$rc\\n");
+            t_reply(200, "OK"); t_newtran(); xlog("L_ALERT", "$rc\\n");
+        }""")
+        self.arrive(request("OPTIONS"))
+        self.assertEqual(self.logged(), ["1", "-10", "-10"])
+
+    def test_unreadable(self) -> None:
+        """A $du that is no URI lets the request fail; it does not go to $ru instead."""
+        self.start('route { $du = "nonsense"; t_relay(); }')
+        self.arrive(request("INVITE"))
+        self.assertEqual((self.said(ALICE), self.said(BOB)), (["100", "476"], []))
+
+    def test_no_socket(self) -> None:
+        """A transport that is not there is an error of the server's own."""
+        self.start("route { t_relay(); }")
+        self.arrive(request("INVITE", "sip:bob@127.0.0.1;transport=tcp"))
+        self.assertEqual(self.sent(ALICE)[-1].reason, "Server error occurred (7/TM)")
+
+    def test_user_agent(self) -> None:
+        """Our CANCELs, ACKs and requests say who sends them; what is relayed says what it said."""
+        self.start("route { t_relay(); }\nuser_agent_header = \"User-Agent: us\"")
+        (bob,) = self.invite()
+        self.assertIsNone(bob.header("User-Agent"))
+        self.answer(bob, 180)
+        self.arrive(request("CANCEL"))
+        (cancel,) = self.sent(BOB)
+        self.answer(bob, 487)
+        (ack,) = self.sent(BOB)
+        self.assertEqual([each.header("User-Agent") for each in (cancel, ack)], ["us", "us"])
+        for more, expected in (("", "us"), ("User-Agent: them\r\n", "them")):
+            headers = f"From: <sip:a@x>\r\nTo: <sip:b@x>\r\n{more}"
+            params = {"method": "OPTIONS", "ruri": f"sip:127.0.0.1:{BOB}", "headers": headers}
+            self.wired.user.launch(self.wired.server.commands.call("tm:uac_dlg", params))
+            (asked,) = self.sent(BOB)
+            self.assertEqual(asked.headers("User-Agent"), [expected])
+            self.answer(asked, 200)

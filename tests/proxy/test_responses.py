@@ -116,9 +116,9 @@ class OneBranchTests(Forked):
         self.settle()
 
     def test_nowhere(self) -> None:
-        """A destination that has no socket here is answered 477, and t_relay is true: all is done."""
+        """A destination that has no socket here is answered 500, and t_relay is true: all is done."""
         self.rig.arrive(request("INVITE", "sip:127.0.0.1;transport=tcp"), ALICE)
-        self.assertEqual((self.rig.said(ALICE), self.results), (["100", "477"], [1]))
+        self.assertEqual((self.rig.said(ALICE), self.results), (["100", "500"], [1]))
         self.settle()
 
     def test_unreachable(self) -> None:

@@ -67,7 +67,7 @@ SCRIPTS: list[tuple[str, list[str]]] = [
     ('$ru_q = 500; xlog("$ru_q"); $ru_q = 5000; xlog("$ru_q"); $ru_q = "0.7"; $ru_q = NULL; xlog("$ru_q"); $ru = $ou; xlog("$ru_q");', ["500", "1000", "1000", "-1"]),
     # the next hop
     ('$du = "sip:1.2.3.4:5;transport=tcp"; xlog("$dd $dp $dP"); $dp = 6; $dd = "h"; xlog("$du"); $dp = NULL; xlog("$duri $dp");', ["1.2.3.4 5 tcp", "sip:h:6;transport=tcp", "sip:h;transport=tcp 5060"]),
-    ('$du = "junk"; $du = 5; $dd = "h"; $dp = 7; xlog("$du"); $du = "sip:h"; $dd = NULL; xlog("$du"); $du = ""; xlog("$du"); $du = "sip:h"; $du = NULL; xlog("$du");', ["<null>", "sip:h", "<null>", "<null>"]),
+    ('$du = "j\\nk"; $du = 5; $dd = "h"; $dp = 7; xlog("$du"); $du = "sip:h"; $dd = NULL; xlog("$du"); $du = ""; xlog("$du"); $du = "sip:h"; $du = NULL; xlog("$du");', ["<null>", "sip:h", "<null>", "<null>"]),
     # branches
     ('$msg.branch = "sip:b1@h1"; $msg.branch = "sip:b2@h2"; xlog("$msg.branch $branch $msg.branch.last_idx"); xlog("$msg.branch.uri $(msg.branch.uri[0]) $(msg.branch.uri[1]) $(msg.branch.uri[3]) $(msg.branch.uri[-3])");', ["sip:b1@h1 sip:b1@h1 2", "sip:b2@h2 sip:bob@example.com:5070;user=phone sip:b1@h1 <null> sip:bob@example.com:5070;user=phone"]),
     ('$branch = "sip:b1@h1"; $branch = "sip:b2@h2"; xlog("$branch(uri) $(branch(uri)[0]) $(branch(uri)[1]) $(branch(uri)[2]) $(branch(uri)[-2]) $(branch(uri)[*])");', ["sip:b2@h2 sip:b1@h1 sip:b2@h2 <null> sip:b1@h1 sip:b1@h1, sip:b2@h2"]),

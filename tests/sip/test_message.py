@@ -392,6 +392,8 @@ class KnownTests(SynchronousTestCase):
     def test_bounds(self) -> None:
         """Not more than ``MAX_KNOWN`` are remembered, none that is long, and none that is malformed."""
         self.patch(message_module, "MAX_KNOWN", 3)
+        message_module._known_addresses.clear()
+        message_module._known_cseqs.clear()
         for number in range(10):
             request(From=f"<sip:a@a.example>;tag={number}", CSeq=f"{number} INVITE").check()
         self.assertLessEqual(len(message_module._known_addresses), 4)
