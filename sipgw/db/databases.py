@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sipgw.db.errors import DatabaseError
+from sipgw.db.errors import DatabaseError, Unsupported
 from sipgw.db.measures import queries
 from sipgw.interfaces import Database
 from sipgw.statistics import Statistics
@@ -85,9 +85,12 @@ class Engines:
             await _close(self._open.popitem()[1])
 
     async def check(self, database: Database, table: str, version: int) -> None:
-        """Compare the version of ``table`` with what the version table says."""
+        """Compare the version of ``table`` with what the version table says; where nothing can be asked, nothing is compared."""
         versions = str(self._settings.get("db_version_table") or "version")
-        rows = await database.select(versions, ["table_version"], {"table_name": table})
+        try:
+            rows = await database.select(versions, ["table_version"], {"table_name": table})
+        except Unsupported:
+            return
         if not len(rows):
             raise DatabaseError(f"{database.name} has no table {table}, says its table {versions}: sipgw db create makes it")
         found = rows[0][0]

@@ -18,6 +18,7 @@ from sipgw.db.database import Result
 from sipgw.db.errors import DatabaseError, Refused, Unavailable, Unsupported
 from sipgw.db.schema import tables
 from sipgw.db.text_table import Row, TextTable, read_table
+from sipgw.db.threads import at_once
 from sipgw.interfaces import Change, Value, Where
 
 __all__ = ["TextDatabase", "folder_of"]
@@ -33,10 +34,6 @@ def folder_of(url: str, base: str = "") -> str:
     return os.path.join(base, path)
 
 
-def _at_once(call: Callable[..., Any], *arguments: Any) -> Any:
-    return call(*arguments)
-
-
 class TextDatabase:
     """The tables of one folder (``interfaces.Database``).
 
@@ -45,7 +42,7 @@ class TextDatabase:
 
     dialect = "text"
 
-    def __init__(self, folder: str, *, fresh: bool = False, in_thread: Callable[..., Any] = _at_once) -> None:
+    def __init__(self, folder: str, *, fresh: bool = False, in_thread: Callable[..., Any] = at_once) -> None:
         self.name = f"text://{folder}"
         self.folder = Path(folder)
         self._fresh = fresh
@@ -58,6 +55,11 @@ class TextDatabase:
         """See whether the folder is there."""
         if not self.folder.is_dir():
             raise Unavailable(f"{self.name}: there is no folder {self.folder}")
+
+    async def close(self) -> None:
+        """Wait until what was begun is written."""
+        if self._busy:
+            await self._do([])
 
     def loaded(self) -> list[str]:
         """The tables that have been read."""
