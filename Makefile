@@ -9,7 +9,7 @@ READY_DEV = .venv/ready-dev
 TESTS ?= tests
 PHONES = for pair in sip-tester=sipp baresip-core=baresip linphone-cli=linphonec; do tests/install.sh $$pair || true; done
 SERVERS = for pair in postgresql=pg_ctlcluster mariadb-server=mariadbd redis-server=redis-server redis-sentinel=redis-sentinel \
-	slapd=slapd ldap-utils=ldapsearch; do PATH="$$PATH:/usr/sbin" tests/install.sh $$pair || true; done
+	slapd=slapd ldap-utils=ldapsearch freeradius=freeradius; do PATH="$$PATH:/usr/sbin" tests/install.sh $$pair || true; done
 ARGS ?=
 
 .PHONY: run test check bench nightly clean

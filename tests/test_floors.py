@@ -14,8 +14,8 @@ ROOT = Path(sipgw.__file__).parent.parent
 
 FLOORS = [
     (0, ["sipgw.sip", "sipgw.script"]),
-    (1, ["sipgw.exports", "sipgw.interfaces", "sipgw.statistics"]),
-    (2, ["sipgw.core", "sipgw.transport", "sipgw.db", "sipgw.mi", "sipgw.web", "sipgw.redis", "sipgw.ldap"]),
+    (1, ["sipgw.exports", "sipgw.aaa", "sipgw.interfaces", "sipgw.statistics"]),
+    (2, ["sipgw.core", "sipgw.transport", "sipgw.db", "sipgw.mi", "sipgw.web", "sipgw.redis", "sipgw.ldap", "sipgw.radius"]),
     (3, ["sipgw.proxy", "sipgw.b2bua", "sipgw.presence", "sipgw.xmpp", "sipgw.sms"]),
     (4, ["sipgw.modules", "sipgw.manhole"]),
     (
@@ -52,6 +52,7 @@ ALSO = {
 PURE_FILES = [
     *("sipgw.mi.jsonrpc", "sipgw.mi.xmlrpc", "sipgw.transport.proxy_protocol"),
     *(f"sipgw.sms.{name}" for name in "alphabets numbers pdu reassembly receipts rp session text translate udh".split()),
+    "sipgw.radius.config",
     *(f"sipgw.ldap.{name}" for name in ("config", "directory", "url")),
     *(f"sipgw.redis.{name}" for name in ("answers", "commands", "url")),
 ]

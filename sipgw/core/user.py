@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from sipgw.aaa import AaaServers
 from sipgw.core.cachedb import Caches
 from sipgw.core.events import EventBus
 from sipgw.core.status import StatusReports
@@ -84,6 +85,7 @@ class TransactionUser(Surroundings):
         self.events = EventBus(self, call_later)
         self.status = StatusReports(self.events, wall_clock)
         self.caches = Caches(self, statistics)
+        self.aaa = AaaServers()
         self.resolve: Callable[[str, int | None, str | None, bool], Awaitable[list[Target]]] = _no_names
         """Finds where a host name leads (RFC 3263): ``await resolve(host, port, transport, secure)`` gives targets, best first.
 

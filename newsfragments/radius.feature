@@ -1,0 +1,1 @@
+aaa_radius and auth_aaa: RADIUS servers judge digest credentials (draft-sterman and RFC 5090), say which users there are, and are told of calls; scripts ask them with radius_send_auth and radius_send_acct.
