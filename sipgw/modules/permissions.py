@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from sipgw.core.addresses import ANY_TRANSPORT, Address, AddressTable, packed, read_address
 from sipgw.core.blacklists import TRANSPORTS
+from sipgw.core.partitions import DEFAULT, read_partition
 from sipgw.core.rules import Rules, allowed
 from sipgw.db.errors import DatabaseError
 from sipgw.exports import BRANCH, EVENT, FAILURE, LOCAL, REQUEST, STARTUP, TIMER, Module, Writable, function, mi, param
@@ -25,7 +26,6 @@ from sipgw.sip.uri import Uri
 MESSAGE = REQUEST | FAILURE | BRANCH | LOCAL
 ALWAYS = MESSAGE | STARTUP | TIMER | EVENT
 VERSION = 5
-DEFAULT = "default"
 SLICE = 5000
 """Rows of a table that are read in one turn of the reactor."""
 MAX_FILES = 1000
@@ -45,29 +45,12 @@ def check_transport(text: str) -> str:
 class Partition:
     """One table of addresses."""
 
-    def __init__(self, name: str, url: str | None, table: str) -> None:
+    def __init__(self, name: str, url: str, table: str) -> None:
         self.name = name
         self.url = url
         self.table_name = table
         self.db: Any = None
         self.table = AddressTable()
-
-
-def read_partition(text: str) -> Partition:
-    """Read ``name: db_url = ...; table_name = ...``; ``ValueError`` says what is wrong with it."""
-    name, colon, rest = text.partition(":")
-    made = Partition(name.strip(), None, "")
-    if not made.name or not colon:
-        raise ValueError(f"bad partition {text!r}: write name: db_url = URL; table_name = NAME")
-    for part in filter(None, (each.strip() for each in rest.split(";"))):
-        key, _, value = (each.strip() for each in part.partition("="))
-        if key == "db_url" and value:
-            made.url = value
-        elif key == "table_name" and value:
-            made.table_name = value
-        else:
-            raise ValueError(f"partition {made.name}: bad setting {part!r}: write db_url = URL; table_name = NAME")
-    return made
 
 
 class Permissions(Module):
@@ -96,8 +79,8 @@ class Permissions(Module):
 
     def add_partition(self, text: str) -> None:
         """Note one more partition."""
-        made = read_partition(text)
-        self.partitions[made.name] = made
+        name, settings = read_partition(text)
+        self.partitions[name] = Partition(name, settings.get("db_url", ""), settings.get("table_name", ""))
 
     async def start(self) -> None:
         """Read the default files and the tables."""

@@ -12,7 +12,7 @@ from sipgw.db.errors import DatabaseError
 from sipgw.exports import Writable
 from sipgw.interfaces import Value
 from sipgw.mi.jsonrpc import MIError
-from sipgw.modules.permissions import Permissions, check_transport, read_partition
+from sipgw.modules.permissions import Permissions, check_transport
 from sipgw.testing import FakeServer, finished
 from tests.doubles import FakeFlow, FakeVariable, request, run_of
 from tests.modules.scripted import Scripted
@@ -132,15 +132,6 @@ del AddressCases
 
 class SmallTests(SynchronousTestCase):
     """What needs no table."""
-
-    def test_partition(self) -> None:
-        """A partition is written with its settings; anything else is refused."""
-        made = read_partition(" in : db_url = sqlite:///a=b?c ; table_name = t ;\n")
-        self.assertEqual((made.name, made.url, made.table_name), ("in", "sqlite:///a=b?c", "t"))
-        self.assertEqual((read_partition("in:").url, read_partition("in:").table_name), (None, ""))
-        for text in ("in", ": table_name = t", "in: table = t", "in: db_url", "in: db_url ="):
-            with self.assertRaisesRegex(ValueError, "partition"):
-                read_partition(text)
 
     def test_transport(self) -> None:
         """A transport is one, or any."""

@@ -1,0 +1,1 @@
+Module dialplan: numbers and other texts translated by rules from the database.
