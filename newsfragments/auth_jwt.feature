@@ -1,0 +1,1 @@
+auth_jwt takes JSON Web Tokens as proof of who sends a request (pip install sipgw[jwt]): secrets and public keys from a database or the script; the key decides what algorithms it is good for, expired tokens are refused.
