@@ -32,11 +32,12 @@ from sipgw.proxy.accounting import (
     parse_flags,
     parse_types,
 )
-from sipgw.proxy.cdrs import PATIENCE, VALUE, Cdr
+from sipgw.proxy.cdrs import PATIENCE, VALUE, Cdr, read_opensips
 from sipgw.proxy.dialogs import Call, CallFlag, Leg
 from sipgw.proxy.following import call_of
 from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run, Value
+from sipgw.script.symbols import RouteKind
 from sipgw.sip.message import Request, Response
 
 ACC_VERSION, MISSED_VERSION = 7, 5
@@ -79,6 +80,8 @@ class Acc(Module):
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         self._fields = {name: Fields() for name in BACKENDS}
+        self._tags: dict[str, None] = {}
+        self._leg_tags: dict[str, None] = {}
         super().__init__(server, **parameters)
         self._events = Events(
             self._fields["evi"], {ANSWERED: self.answered_event, MISSED: self.missed_event, ENDED: self.ended_event}
@@ -132,21 +135,13 @@ class Acc(Module):
         backends, fields = parse_fields(text)
         for name in backends:
             self._fields[name].extra.update(fields)
+        self._tags |= dict.fromkeys(fields)
 
     def _add_leg(self, text: str) -> None:
         backends, fields = parse_fields(text)
         for name in backends:
             self._fields[name].leg.update(fields)
-
-    def _has_extra(self, tag: str) -> bool:
-        return any(tag in fields.extra for fields in self._fields.values())
-
-    def _has_leg(self, tag: str) -> bool:
-        return any(tag in fields.leg for fields in self._fields.values())
-
-    @property
-    def _has_legs(self) -> bool:
-        return any(fields.leg for fields in self._fields.values())
+        self._leg_tags |= dict.fromkeys(fields)
 
     def _write(self, text: str) -> None:
         user = self.server.user
@@ -163,7 +158,7 @@ class Acc(Module):
 
     # -- functions
 
-    @function(REQUEST | FAILURE | BRANCH)
+    @function(REQUEST | FAILURE | BRANCH | LOCAL)
     def do_accounting(
         self,
         run: Run,
@@ -193,7 +188,7 @@ class Acc(Module):
             account.table = table or self.db_table_acc
         if self.detect_direction and self.rr is not None:
             account.swapped = self.rr.is_upstream(run)
-        if "cdr" in chosen and request.method == "INVITE" and not request.to_tag:
+        if "cdr" in chosen and request.method == "INVITE" and not request.to_tag and run.kind is not RouteKind.LOCAL:
             self._follow(run, account)
         if not account.listens:
             account.listens = True
@@ -227,11 +222,16 @@ class Acc(Module):
     def _call_loaded(self, event: str, call: Call, run: Run | None, leg: Leg | None) -> None:
         """Go on with a call from the database."""
         text = call.values.pop(VALUE, None)
-        if text is not None:
-            try:
-                self._keep(call, Cdr.read(str(text), self.backends))
-            except ValueError as error:
-                self.server.user.log_rarely("acc cdr", -1, f"acc: the dialog {call.did} will not be accounted: {error}")
+        try:
+            if text is not None:
+                cdr: Cdr | None = Cdr.read(str(text), self.backends)
+            else:
+                cdr = read_opensips(call.values, list(self._tags), list(self._leg_tags), self.backends)
+        except ValueError as error:
+            self.server.user.log_rarely("acc cdr", -1, f"acc: the dialog {call.did} will not be accounted: {error}")
+        else:
+            if cdr is not None:
+                self._keep(call, cdr)
 
     def _heard_call(self, event: str, call: Call, run: Run | None, leg: Leg | None) -> None:
         """Hear what becomes of a call."""
@@ -288,7 +288,7 @@ class Acc(Module):
             entry.done = partial(follower.release, call)
             self.writes.add(entry)
 
-    @function(REQUEST | FAILURE | BRANCH)
+    @function(REQUEST | FAILURE | BRANCH | LOCAL)
     def drop_accounting(
         self, run: Run, type: Annotated[str, parse_types] | None = None, flags: Annotated[str, parse_flags] | None = None
     ) -> bool:
@@ -342,7 +342,7 @@ class Acc(Module):
     @function(REQUEST | FAILURE | BRANCH | LOCAL)
     def acc_new_leg(self, run: Run) -> bool:
         """Begin another leg, all of whose values are null; false where no ``leg_fields`` are declared."""
-        if not self._has_legs:
+        if not self._leg_tags:
             run.user.log(-1, "acc_new_leg: no leg_fields are declared")
             return False
         self._open(run).legs.append({})
@@ -388,7 +388,7 @@ class Acc(Module):
 
     def set_extra(self, run: Run, tag: str, value: Value) -> None:
         """Give ``$acc_extra(tag)`` a value."""
-        if self._has_extra(tag):
+        if tag in self._tags:
             self._open(run).extra[tag] = value
             self._changed(run)
         else:
@@ -408,7 +408,7 @@ class Acc(Module):
 
     def set_leg(self, run: Run, tag: str, index: int | str | None, value: Value) -> None:
         """Give ``$acc_leg(tag)`` a value."""
-        if not self._has_leg(tag):
+        if tag not in self._leg_tags:
             run.user.log(-1, f"$acc_leg({tag}): no such field in leg_fields")
             return
         self._open(run)

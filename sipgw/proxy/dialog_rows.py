@@ -90,8 +90,8 @@ class DialogRows:
         usual: dict[str, Stored] = {
             "dlg_id": call.number, "callid": call.call_id, "from_uri": _uri(caller), "from_tag": caller.tag,
             "to_uri": _uri(callee), "to_tag": callee.tag, "caller_sock": _socket(caller), "callee_sock": _socket(callee),
-            "start_time": int(call.started), "mangled_from_uri": callee.mangled_from or None,
-            "mangled_to_uri": callee.mangled_to or None, "state": int(call.state),
+            "start_time": int(call.started), "mangled_from_uri": _bare(callee.mangled_from) or None,
+            "mangled_to_uri": _bare(callee.mangled_to) or None, "state": int(call.state),
             "timeout": int(self._now() + call.ends - self._clock()), "caller_cseq": str(caller.cseq),
             "callee_cseq": str(callee.cseq), "caller_ping_cseq": caller.generated, "callee_ping_cseq": callee.generated,
             "flags": int(call.flags & STORED_FLAGS),
@@ -123,7 +123,9 @@ class DialogRows:
             return None
         caller = self._leg(row, "caller", "from")
         callee = self._leg(row, "callee", "to")
-        callee.mangled_from, callee.mangled_to = _text(row["mangled_from_uri"]), _text(row["mangled_to_uri"])
+        mangled_from, mangled_to = _text(row["mangled_from_uri"]), _text(row["mangled_to_uri"])
+        callee.mangled_from = f"<{mangled_from}>" if mangled_from else ""
+        callee.mangled_to = f"<{mangled_to}>" if mangled_to else ""
         started = float(row["start_time"] or 0)
         call = Call(int(row["dlg_id"]), _text(row["callid"]), caller, callee.address, started)
         caller.invite = callee.cseq
@@ -171,8 +173,12 @@ def split_routes(text: str) -> list[str]:
 
 
 def _uri(leg: Leg) -> str:
+    return _bare(leg.address)
+
+
+def _bare(address: str) -> str:
     """The URI of a name-addr."""
-    return leg.address.rpartition("<")[2].partition(">")[0]
+    return address.rpartition("<")[2].partition(">")[0]
 
 
 def _socket(leg: Leg) -> str:

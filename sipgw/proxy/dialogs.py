@@ -101,7 +101,8 @@ class Leg:
     ``cseq``: the number of the last request that the other side has sent to it, as that side counts; ``previous`` the one before.
     ``invite``: the number of the last INVITE that it has sent. ``generated``: the last number that was used toward it once we had
     sent requests of our own (0: never); ``numbers``: of INVITEs of the other side, what they became. ``sdp``, ``sent_sdp``: the
-    last session description that it has sent, that was sent to it."""
+    last session description that it has sent, that was sent to it. ``mangled_from``, ``mangled_to``: the name-addrs that a callee
+    has been shown instead of the caller's and its own."""
 
     __slots__ = (
         "address", "contact", "cseq", "generated", "invite", "mangled_from", "mangled_to", "numbers", "previous", "routes", "sdp",
@@ -263,8 +264,8 @@ class Call:
         """The dialog as we, in the place of the other side, have it with ``leg``: it writes requests."""
         other = self.other(leg)
         return Dialog(
-            DialogId(self.call_id, other.tag, leg.tag), other.address, leg.address, leg.contact, leg.routes, None, None,
-            early=self.state < State.ANSWERED, secure=False,
+            DialogId(self.call_id, other.tag, leg.tag), leg.mangled_from or other.address, leg.mangled_to or leg.address,
+            leg.contact, leg.routes, None, None, early=self.state < State.ANSWERED, secure=False,
         )
 
     def tell(self, event: str, run: Run | None = None, leg: Leg | None = None) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from sipgw.core.events import run_alone
 from sipgw.proxy.deadlines import Deadlines
 from sipgw.proxy.dialogs import Call, CallFlag, CallTable, Happening, Leg, Listener, Profiles, State
+from sipgw.proxy.disguise import Shifted
 from sipgw.proxy.record_route import RouteParam, is_own
 from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run
@@ -197,7 +198,9 @@ class Follower:
         leg = call.answering(tag)
         if response.status >= 200 and call.state < State.ANSWERED:
             call.winner = leg
-        leg.address = plain(response.to)
+        seen_from, seen_to = plain(response.from_), plain(response.to)
+        leg.mangled_from = seen_from if seen_from != call.caller.address else ""
+        leg.mangled_to = seen_to if seen_to != leg.address else ""
         leg.cseq = max(leg.cseq, response.cseq.number)
         contacts = response.contacts
         if contacts and not contacts[0].star:
@@ -340,15 +343,19 @@ class Follower:
             source.invite = number
             if request.body:
                 source.sdp = request.body
-            self.tm.listen(run, partial(self._refreshed, call, source, target))
+        self.tm.listen(run, partial(self._answered_within, call, source, target))
         if call.state >= State.ANSWERED:
             self.save(call)
 
-    def _refreshed(
+    def _answered_within(
         self, call: Call, source: Leg, target: Leg, context: ResponseContext, event: str, status: int, response: Response | None
     ) -> None:
-        """Move the targets once a 2xx has gone back (RFC 3261 12.2.1.2, 12.2.2)."""
-        if event != "response_out" or not 200 <= status < 300 or response is None:
+        """Move the targets once a 2xx has gone back (RFC 3261 12.2.1.2, 12.2.2); see which number has been used."""
+        if response is None:
+            return
+        if event == "response_in":
+            target.cseq = max(target.cseq, response.cseq.number)  # module uac may have moved it on
+        if event != "response_out" or not 200 <= status < 300 or context.request.method not in ("INVITE", "UPDATE"):
             return
         source.contact = contact_of(context.request) or source.contact
         target.contact = contact_of(response) or target.contact
@@ -363,7 +370,7 @@ class Follower:
         number = request.cseq.number
         new = target.renumber(number, request.method == "INVITE")
         if new != number:
-            run.edits = with_cseq(request, run.edits, new)
+            run.edits = with_cseq(request, run.edits, new).note(Shifted(new - number))
             self.tm.rewrite_replies(run, _number_back)
 
     def _renumber_ack(self, run: Run, source: Leg, target: Leg) -> None:
@@ -371,7 +378,7 @@ class Follower:
         number = request.cseq.number
         new = None if target.numbers is None else target.numbers.get(number)
         if new is not None and new != number:
-            run.edits = with_cseq(request, run.edits, new)
+            run.edits = with_cseq(request, run.edits, new).note(Shifted(new - number))
 
     # -- the end
 

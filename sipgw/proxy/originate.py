@@ -139,6 +139,32 @@ class LocalOwner:
             user.perform(actions)
 
 
+class LocalContext:
+    """What listeners of a transaction (``Context.listen``) see of a request of our own, when it has been answered."""
+
+    __slots__ = ("request", "run", "user")
+
+    def __init__(self, run: Run) -> None:
+        self.request = run.message
+        self.run = run
+        self.user = run.user
+
+
+def _told(context: LocalContext, listeners: list[Callable[..., None]], answer: Answer) -> Answer:
+    """``answer``, after ``listeners`` have heard of it: those that ``local_route`` has set."""
+
+    def told(status: int, response: Response | None) -> None:
+        if status >= 200:
+            for listener in listeners:
+                try:
+                    listener(context, "local_reply" if response is None else "response_out", status, response)
+                except Exception as error:
+                    context.user.broken(error)
+        answer(status, response)
+
+    return told
+
+
 def new_request(
     user: TransactionUser,
     method: str,
@@ -208,6 +234,9 @@ async def originate(
     route = user.routes.local
     if route is not None and await user.run_route(route, run) is DROP:
         return None
+    listeners = None if run.context is None else run.context.pop("listeners", None)
+    if listeners:
+        answer = _told(LocalContext(run), listeners, answer)
     spare: list[Target] = []
     flow = await find_flow(run, spare)
     if run.context is not None and WATCHER in run.context:

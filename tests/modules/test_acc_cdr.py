@@ -178,6 +178,21 @@ class CdrTests(Accounted):
         self.wait(100)
         self.assertEqual(self.one()["duration"], 5)
 
+    def test_own_byes(self) -> None:
+        """In local_route the requests that the server itself sends are accounted, and know their dialog."""
+        self.account(
+            'create_dialog("bye-on-timeout"); do_accounting("db", "cdr");',
+            rest="""local_route {
+                if (is_method("BYE")) { do_accounting("db", "failed", "byes"); xlog("L_ALERT", "$DLG_status"); } }""",
+        )
+        self.call()
+        self.command("dialog:end_dlg", dialog_id="call@test")
+        (to_alice,), (to_bob,) = self.sent(ALICE), self.sent(BOB)
+        self.reply_within(to_bob, 481, BOB)
+        self.reply_within(to_alice, 200, ALICE)
+        self.assertEqual(sorted((row["from_tag"], row["sip_code"]) for row in self.cdrs("byes")), [("a1", "481"), ("b1", "200")])
+        self.assertEqual((len(self.cdrs()), self.logged()), (1, ["4", "4"]))
+
     def test_fields_within(self) -> None:
         """Fields set while the call goes on, and at its end; another leg; a context loaded by another request."""
         self.account(
@@ -292,6 +307,40 @@ class RestartTests(Accounted):
         self.database.down = False
         self.wait(30)
         self.assertEqual((len(self.cdrs()), self.rows(), len(self.dialog.writes)), (1, [], 0))
+
+    def test_of_opensips(self) -> None:
+        """A call that an OpenSIPS 4.1 accounted and left in the database: its very row, ended here."""
+        values = (
+            b"accX_table#1#acc|accX_created#1#\0\xf1\x53\x65\0\0\0\0|accX_flags#1#\0\0\x07\0\0\0\x02\0|"
+            b"accX_leg#1#\x01\0\x02\0\x02\0l1\x02\0l2|accX_extra#1#\x02\0\x06\0w\xc3\xb6rld\0\0|"
+            b"accX_core#1#\x06\0INVITE\x02\0a1\x02\0b1\x09\0call@test\x03\x00200\x02\0OK"
+            b"\x10\0\x05\xf1\x53\x65\0\0\0\0\x20\xa1\x07\0\0\0\0\0|cct#1#|"
+        )
+        self.account(params="""modparam("acc", "extra_fields", "log: other")
+            modparam("acc", "leg_fields", "db: leg")""")
+        self.talk()
+        (row,) = self.rows()
+        row["vars"] = values
+        row["dlg_id"] = 1427553920219
+        self.restart()
+        self.hang_up(ALICE)
+        self.assertEqual([(row["leg"], row["who"], row["created"], row["time"], row["sip_reason"]) for row in self.cdrs()], [
+            ("l1", "w\u00f6rld", at(0), at(5), "OK"), ("l2", "w\u00f6rld", at(0), at(5), "OK")])
+        self.assertEqual(self.rows(), [])
+
+    def test_spoilt(self) -> None:
+        """What cannot be read of a call is told, and the call goes on without a CDR."""
+        for values in (
+            b"accX_cdr#1#{|", b"accX_cdr#1#[]|", b"accX_core#1#\x09\0a|accX_flags#1#x|", b"accX_core#1#|accX_flags#1#|",
+        ):
+            self.account()
+            self.talk()
+            self.rows()[0]["vars"] = values
+            self.restart()
+            self.assertIn("will not be accounted", self.logged()[-1])
+            self.hang_up(ALICE)
+            self.assertEqual((self.cdrs(), self.rows()), ([], []))
+            del self.phones
 
     def test_two_databases(self) -> None:
         """CDRs in another database: the row of the dialog stays until the CDR is on disk, and is told apart from a new one."""

@@ -363,6 +363,36 @@ class PingTests(Dialing):
         (done,) = self.sent(ALICE)
         self.assertEqual(done.cseq.number, 3)
 
+    def test_disguised(self) -> None:
+        """A callee that was shown other names, and a number that was moved on (module uac), sees the same in what we send."""
+        self.serve(
+            params='loadmodule "uac_auth.so"\nloadmodule "uac.so"\n',
+            first="""create_dialog("options-ping-callee"); uac_replace_from("X", "sip:x@y"); uac_inc_cseq(5);""",
+        )
+        self.talk()
+        (call,) = self.calls
+        self.assertEqual((call.winner.cseq, call.winner.mangled_from), (6, '"X" <sip:x@y>'))
+        self.wait(30)
+        (ping,) = self.sent(BOB)
+        self.assertEqual((ping.from_.uri_text, ping.from_tag, ping.cseq.number), ("sip:x@y", "a1", 7))
+        self.reply_within(ping, 200, BOB)
+        numbers = []
+        for _ in range(2):
+            self.within("INFO", ALICE)
+            (info,) = self.sent(BOB)
+            self.reply_within(info, 200, BOB)
+            (answer,) = self.sent(ALICE)
+            self.assertEqual((info.from_.uri_text, answer.cseq.number), ("sip:x@y", self.cseq[ALICE]))
+            numbers.append(info.cseq.number)
+            self.wait(30)
+            (ping,) = self.sent(BOB)
+            self.reply_within(ping, 200, BOB)
+            numbers.append(ping.cseq.number)
+        self.assertEqual(sorted(set(numbers)), numbers)
+        self.command("dialog:end_dlg", dialog_id="call@test")
+        (to_alice,) = self.sent(ALICE)
+        self.assertEqual((to_alice.from_.uri_text, to_alice.to.uri_text), ("sip:bob@example.org", "sip:alice@example.org"))
+
     def test_reinvite(self) -> None:
         """A re-INVITE has what the other side described last, and is acknowledged."""
         self.serve(first="""create_dialog("reinvite-ping-caller,options-ping-caller");""",
