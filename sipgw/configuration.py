@@ -53,8 +53,9 @@ ELSEWHERE = {
 """Globals without effect, beside the inert ones, where there is more to say than that."""
 
 HONOURED = frozenset(
-    """advertised_address advertised_port auto_aliases debug_mode disable_503_translation disable_core_dump
-    disable_dns_blacklist disable_dns_failover dns_retr_no dns_retr_time dns_servers_no dns_try_ipv6 dns_try_naptr
+    """advertised_address advertised_port auto_aliases db_default_url db_version_table debug_mode disable_503_translation
+    disable_core_dump disable_dns_blacklist disable_dns_failover dns_retr_no dns_retr_time dns_servers_no dns_try_ipv6
+    dns_try_naptr
     dns_use_search_list enable_asserts event_pkg_threshold event_shm_threshold execdnsthreshold execmsgthreshold
     log_event_enabled log_event_level_filter log_level log_prefix max_while_loops memdump mhomed open_files_limit
     restart_persistency_cache_file server_header server_signature stderror_level_filter syslog_enabled syslog_facility
@@ -291,7 +292,7 @@ class Configuration:
                 self.notes.append(f"{node.pos}: {', '.join(sorted(unknown))} of a socket has no effect in sipgw")
         for name in self.modules:
             kind, _, transport = name.partition("_")
-            if name == "proto_hep":  # it sends frames without a socket of its own too
+            if name in ("proto_hep", "proto_smpp"):  # they send without a socket of their own too
                 continue
             if kind == "proto" and not self.reading.errors and not any(node.protocol == transport for node in config.sockets):
                 where = next(item for item in config.modules if item.name == name)
@@ -325,6 +326,12 @@ class Configuration:
         elif transport == "hep_tls":
             self.fault(node, "HEP over TLS needs tls_mgm, which comes in a later version of sipgw")
         protocol: Any = self.modules.get(f"proto_{transport}")
+        if transport == "smpp" and protocol is not None:
+            for host in self._addresses(node)[0]:
+                for first, last in node.ports or ((protocol.smpp_port, protocol.smpp_port),):
+                    for port in range(first, last + 1):
+                        protocol.listens(transport, host, port)
+            return
         if protocol is None or transport not in TRANSPORTS:
             return
         default = getattr(protocol, f"{transport}_port")

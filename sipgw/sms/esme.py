@@ -2,7 +2,7 @@
 
 Each ``Esme`` binds to one SMSC. A connection that fails, a bind that is refused or a session that ends is tried again, after a
 time that doubles from ``FIRST_WAIT`` to ``LONGEST_WAIT`` seconds, with some chance in it so that many do not come back together;
-a session that lasted begins anew. With ``session_type`` 4 there are two sessions, one each way, as some SMSCs want."""
+a session that lasted begins anew. With ``session_type`` 5 there are two sessions, one each way, as some SMSCs want."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LONGEST_WAIT: Final = 60.0
 LASTING: Final = 30.0
 """Seconds after which a session counts as one that works, so that the waits begin anew."""
 CONNECT_TIME: Final = 10.0
-KINDS: Final = {1: ("transceiver",), 2: ("transmitter",), 3: ("receiver",), 4: ("transmitter", "receiver")}
-"""The sessions that a number in the column ``session_type`` asks for, as OpenSIPS numbers them; 4 is ours."""
+KINDS: Final = {1: ("transceiver",), 2: ("transmitter",), 3: ("receiver",), 5: ("transmitter", "receiver")}
+"""The sessions that a number in the column ``session_type`` asks for, as OpenSIPS numbers them; 5 is ours."""
 
 
 @dataclass

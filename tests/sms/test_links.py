@@ -151,8 +151,8 @@ class LinkTests(TestCase):
         self.assertEqual((await self.theirs.wait("answered")).token, "back")
 
     async def test_two_sessions(self) -> None:
-        """With ``session_type`` 4 there is one session each way, and messages go by the right one."""
-        esme = self.esme(session_type=4)
+        """With ``session_type`` 5 there is one session each way, and messages go by the right one."""
+        esme = self.esme(session_type=5)
         await self.ours.wait("up", 2)
         self.assertEqual(sorted(link.session.state for link in esme.links), ["receiver", "transmitter"])
         esme.submit(Pdu("submit_sm"), 1)

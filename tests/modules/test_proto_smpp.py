@@ -1,0 +1,186 @@
+"""The module proto_smpp in a real server, between SIP over UDP and a fake SMSC over TCP."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from sipgw.db.making import create
+from sipgw.db.session import open_store
+from sipgw.modules.proto_smpp import ProtoSmpp
+from sipgw.sip.cpim import Cpim
+from sipgw.sip.imdn import NAMESPACE, Notification
+from sipgw.sip.message import Request, Response, parse
+from sipgw.sip.replies import respond_to
+from sipgw.testing import FakeServer, FakeSmsc
+from tests.children import ROOT, free_port, twistd
+
+EXAMPLE = ROOT / "examples" / "sms" / "opensips.cfg"
+PATIENCE = 20.0
+
+
+class Phone(DatagramProtocol):
+    """A SIP phone that answers MESSAGE with 200 and keeps what came."""
+
+    def __init__(self) -> None:
+        self.messages: list[Request] = []
+        self.responses: deque[Response] = deque()
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        message = parse(datagram)
+        if isinstance(message, Response):
+            self.responses.append(message)
+            return
+        known = [each for each in self.messages if each.call_id == message.call_id and each.cseq == message.cseq]
+        if not known:
+            self.messages.append(message)
+        transport: Any = self.transport
+        transport.write(respond_to(message, 200, "OK", to_tag="phone"), addr)
+
+
+class ServerTests(TestCase):
+    """The example of ``examples/sms`` as it is, but for its ports and its database."""
+
+    def setUp(self) -> None:
+        """Start an SMSC, a phone, and the server."""
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        self.url = f"sqlite://{self.folder}/sms.db"
+        store = open_store(self.url, create=True)
+        create(store, ["sms_messages", "sms_parts"])
+        store.close()
+        self.smsc = FakeSmsc(self.reactor)
+        self.port = free_port()
+        self.phone = Phone()
+        self.listening = self.reactor.listenUDP(0, self.phone, interface="127.0.0.1")
+        self.number = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start the server."""
+        text = EXAMPLE.read_text(encoding="utf-8").replace("port=2775", f"port={self.smsc.port}")
+        text = text.replace("127.0.0.1:5060", f"127.0.0.1:{self.port}").replace("sqlite:///tmp/sipgw-sms.db", self.url)
+        script = self.folder / "opensips.cfg"
+        script.write_text(text.replace('"domain", "127.0.0.1"', f'"domain", "127.0.0.1:{self.port}"'), encoding="utf-8")
+        self.child = twistd(["sipgw", "-c", str(script)], self.folder)
+
+    async def tearDown(self) -> None:  # type: ignore[override]
+        """Stop all."""
+        self.child.process.terminate()
+        status = await deferToThread(self.child.wait)
+        await self.listening.stopListening()
+        closed = self.smsc.stop()
+        if closed is not None:
+            await closed
+        await self.until(lambda: not self.smsc.factory.links)
+        self.assertEqual(status, 0, self.child.text())
+        self.assertNotIn("Traceback", self.child.text())
+
+    async def until(self, condition: Any) -> Any:
+        """Wait until ``condition`` holds; its value."""
+        end = self.reactor.seconds() + PATIENCE
+        while not (value := condition()):
+            if self.reactor.seconds() > end:
+                self.fail(f"waited in vain\n{self.child.text()[-3000:]}")
+            tick: Deferred[None] = Deferred()
+            self.reactor.callLater(0.01, tick.callback, None)
+            await tick
+        return value
+
+    async def ask(self, method: str, uri: str, headers: str = "", body: bytes = b"", tries: int = 1) -> Response:
+        """The final response to a request of the phone's; asked again while the server is not there yet."""
+        self.number += 1
+        own = self.listening.getHost().port
+        text = (
+            f"{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{own};branch=z9hG4bK{self.number}\r\nMax-Forwards: 70\r\n"
+            f"From: <sip:alice@127.0.0.1:{self.port}>;tag=a\r\nTo: <{uri}>\r\nCall-ID: c{self.number}\r\n"
+            f"CSeq: {self.number} {method}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        )
+        end = self.reactor.seconds() + PATIENCE
+        while self.reactor.seconds() < end:
+            transport: Any = self.phone.transport
+            transport.write(text.encode() + body, ("127.0.0.1", self.port))
+            wait = self.reactor.seconds() + 0.5
+            while self.reactor.seconds() < wait:
+                for response in list(self.phone.responses):
+                    if response.cseq.number == self.number and response.status >= 200:
+                        return response
+                tick: Deferred[None] = Deferred()
+                self.reactor.callLater(0.01, tick.callback, None)
+                await tick
+        self.fail(f"no answer to {method}\n{self.child.text()[-3000:]}")
+
+    async def register(self) -> None:
+        """Register the phone as alice."""
+        own = self.listening.getHost().port
+        contact = f"Contact: <sip:alice@127.0.0.1:{own}>\r\nExpires: 600\r\n"
+        response = await self.ask("REGISTER", f"sip:alice@127.0.0.1:{self.port}", contact)
+        self.assertEqual(response.status, 200)
+
+    async def test_demonstration(self) -> None:
+        """A text each way, long and with emoji, a receipt as IMDN, a text for a phone that is away, one that SMSC refuses."""
+        await self.register()
+        await self.until(lambda: any(link.session.is_bound for link in self.smsc.factory.links))
+        text = "Grüße, " + "long " * 60 + "\U0001f600"
+        cpim = (
+            f"From: <sip:alice@127.0.0.1>\r\nTo: <sip:+49170555@127.0.0.1>\r\nNS: imdn <{NAMESPACE}>\r\nimdn.Message-ID: m1\r\n"
+            f"imdn.Disposition-Notification: positive-delivery\r\n\r\nContent-Type: text/plain\r\n\r\n{text}"
+        ).encode()
+        response = await self.ask("MESSAGE", f"sip:+49170555@127.0.0.1:{self.port}", "Content-Type: message/cpim\r\n", cpim)
+        self.assertEqual(response.status, 202)
+        await self.until(lambda: self.smsc.text() == text)
+        for id in list(self.smsc.taken):
+            self.smsc.receipt(id)
+        note = (await self.until(lambda: self.phone.messages))[0]
+        self.assertEqual(Notification.parse(Cpim.parse(note.body).body)[:3], ("m1", "delivery", "delivered"))
+        self.phone.messages.clear()
+        self.smsc.say("49170555", "alice", text, dest_addr_ton=5, dest_addr_npi=0)
+        message = (await self.until(lambda: self.phone.messages))[0]
+        self.assertEqual(message.body.decode(), text)
+        self.assertEqual(message.from_.uri_text, f"sip:+49170555@127.0.0.1:{self.port}")
+        self.assertIn("SMS from +49170555 to alice by provider", self.child.text())
+        response = await self.ask("MESSAGE", f"sip:+49@127.0.0.1:{self.port}", "Content-Type: image/png\r\n", b"x")
+        self.assertEqual(response.status, 480)
+
+    async def test_phone_registers(self) -> None:
+        """A text for a phone that is away waits, over a restart too, and comes when it registers."""
+        await self.until(lambda: any(link.session.is_bound for link in self.smsc.factory.links))
+        self.smsc.say("49170555", "alice", "Hello", dest_addr_ton=5, dest_addr_npi=0)
+        await self.until(lambda: self.smsc.answers)
+        await self.until(lambda: "480, it waits" in self.child.text() or re.search("SMS from", self.child.text()))
+        self.child.process.kill()
+        self.child.process.wait()
+        self.start()
+        await self.register()
+        message = (await self.until(lambda: self.phone.messages))[0]
+        self.assertEqual(message.body, b"Hello")
+        self.assertEqual(len(self.phone.messages), 1)
+
+
+class ParameterTests(SynchronousTestCase):
+    """What the script may say."""
+
+    def test_refused(self) -> None:
+        """Each mistake is told with what to write instead."""
+        for name, value, said in [
+            ("smsc", "name=a", "needs name=... and ip=..."), ("smsc", "nonsense", "write name=value"),
+            ("smsc", "name=a;ip=b;port=x", "port='x' is no number"), ("smsc", "name=a;ip=b;session_type=4", "session_type=4"),
+            ("smsc", "name=a;ip=b;country=Germany", "write two letters"), ("smsc", "name=a;ip=b;host=c", "'host=c'"),
+            ("account", "system_id=a", "password"), ("account", "system_id=a;password=b;sources=c", "does not appear to be"),
+            ("account", "system_id=a;password=b;kinds=d", "write transmitter"), ("smsc_group", "name=a", "members"),
+            ("smsc_group", "name=a;members=b;mode=c", "'failover' or 'share'"), ("reports", "mail", "write 'imdn'"),
+            ("national_languages", "klingon", "klingon"), ("country", "Germany", "two letters"),
+        ]:
+            server: Any = FakeServer()
+            error = self.assertRaises(ValueError, ProtoSmpp(server).set_parameter, name, value)
+            self.assertIn(said, str(error))
