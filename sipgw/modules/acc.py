@@ -1,4 +1,4 @@
-"""acc: accounting to the log, to a database and by events; the work is done in ``proxy/accounting.py``.
+"""acc: accounting to the log, a database, an AAA server (RADIUS) and by events; the work is done in ``proxy/accounting.py``.
 
 A call never waits for its accounting: rows go through a queue (``db/writes.py``) that keeps them while the database is down, and
 what can never be written is logged with all its values (docs/decisions/0015)."""
@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
+from sipgw.aaa import AaaError
 from sipgw.db.writes import Entry, WriteQueue
 from sipgw.exports import BRANCH, FAILURE, LOCAL, REQUEST, Module, event, function, param, pvar, requires
 from sipgw.interfaces import Change
 from sipgw.modules.dialog import Dialog
 from sipgw.modules.rr import Rr
 from sipgw.modules.tm import Tm
+from sipgw.proxy.account_aaa import SIP_SESSION, AaaRecords
 from sipgw.proxy.account_backends import LENGTHS, Events, Fields, LogLines, TableRows
 from sipgw.proxy.accounting import (
     ANSWERED,
@@ -49,8 +51,6 @@ _STASH = "acc stash"
 class Acc(Module):
     """Writes down each transaction, or each call, that a script wants accounted."""
 
-    later = dict.fromkeys(("aaa_url", "service_type"), "accounting by RADIUS comes in a later version of sipgw")
-
     tm: Tm = requires("tm")
     rr: Rr | None = requires("rr", optional=True)
     dialog: Dialog | None = requires("dialog", optional=True)
@@ -62,6 +62,8 @@ class Acc(Module):
     log_facility: str = param("LOG_DAEMON", "The syslog facility of the lines", unused="all lines go where sipgw's log goes")
     extra_fields: str = param("", "Fields for $acc_extra(tag): 'log: tag->name; tag'", check=parse_fields, each="_add_extra")
     leg_fields: str = param("", "Fields for $acc_leg(tag), one set for each leg", check=parse_fields, each="_add_leg")
+    aaa_url: str = param("", "The AAA server for the backend aaa: radius:/path/of/radiusclient.conf; without it there is none")
+    service_type: int = param(-1, "Service-Type for the AAA server; -1: that of a SIP session (15)")
     db_url: str = param("", "The database for the backend db; if empty db_default_url, and without that there is none")
     db_table_acc: str = param("acc", "The table of what has succeeded")
     db_table_missed_calls: str = param("missed_calls", "The table of missed calls")
@@ -88,6 +90,7 @@ class Acc(Module):
         )
         self.backends: dict[str, Backend] = {"log": LogLines(self._fields["log"], self._write), "evi": self._events}
         self.writes: WriteQueue | None = None
+        self.records: AaaRecords | None = None
         self._ending: dict[Cdr, Call] = {}
         """Calls whose BYE is yet to be answered."""
 
@@ -98,8 +101,21 @@ class Acc(Module):
         self._events.declare()
         if self.db_url or self.server.user.globals.get("db_default_url"):
             await self._open_database()
+        if self.aaa_url:
+            await self._open_aaa()
         if self.dialog is not None:
             self.dialog.on_loaded(self._call_loaded)
+
+    async def _open_aaa(self) -> None:
+        user = self.server.user
+        service = SIP_SESSION if self.service_type < 0 else self.service_type
+        try:
+            aaa = await user.aaa.open(self.aaa_url)
+            records = AaaRecords(self._fields["aaa"], aaa, user, service, lambda text: user.log(-1, text))
+            records.check()
+        except AaaError as error:
+            raise ValueError(f"aaa_url: {error}") from None
+        self.records = self.backends["aaa"] = records
 
     async def _open_database(self) -> None:
         databases = self.server.databases
@@ -121,6 +137,8 @@ class Acc(Module):
         """Write what waits."""
         for cdr, call in tuple(self._ending.items()):
             self._end(call, cdr)
+        if self.records is not None:
+            self.records.close()
         if self.writes is not None:
             await self.writes.close()
 
@@ -177,6 +195,9 @@ class Acc(Module):
             return False
         if "db" in backends and self.writes is None:
             run.user.log_rarely("acc db", -1, "do_accounting: there is no database: set acc.db_url or db_default_url")
+            return False
+        if "aaa" in backends and self.records is None:
+            run.user.log_rarely("acc aaa none", -1, "do_accounting: there is no AAA server: set acc.aaa_url")
             return False
         request = run.message
         if not isinstance(request, Request) or (request.method == "CANCEL" and not self.report_cancels):
@@ -316,7 +337,8 @@ class Acc(Module):
             record = account.record_of(REQUESTED, request, request.to_tag, code, reason, now)
         else:
             record = Record(
-                REQUESTED, request.method, request.from_tag or "", request.to_tag or "", request.call_id, code, reason, now, now
+                REQUESTED, request.method, request.from_tag or "", request.to_tag or "", request.call_id, code, reason, now, now,
+                within=request.to_tag is not None,
             )
         self.backends[backend].write(record, account, table)
         return True
@@ -333,6 +355,14 @@ class Acc(Module):
             run.user.log_rarely("acc db", -1, "acc_db_request: there is no database: set acc.db_url or db_default_url")
             return False
         return self._account_now(run, "db", comment, table)
+
+    @function(REQUEST | FAILURE | BRANCH | LOCAL)
+    def acc_aaa_request(self, run: Run, comment: str) -> bool:
+        """Tell the AAA server of this request now; ``comment`` is how it ended."""
+        if self.records is None:
+            run.user.log_rarely("acc aaa none", -1, "acc_aaa_request: there is no AAA server: set acc.aaa_url")
+            return False
+        return self._account_now(run, "aaa", comment)
 
     @function(REQUEST | FAILURE | BRANCH | LOCAL)
     def acc_evi_request(self, run: Run, comment: str) -> bool:

@@ -1,12 +1,14 @@
-"""group: who is in which group, by a table of users, and by a table of patterns that their URIs match.
+"""group: who is in which group, by a table of users, by a table of patterns that their URIs match, or by an AAA server (RADIUS).
 
-The table of users is asked each time. The patterns are read at the start; one that is none ends it. COMPAT: they are tried from
-the last row to the first; ``db_is_user_in`` gives -6 for who is not in the group and -1 where nobody knows."""
+The table of users, and the server, are asked each time. The patterns are read at the start; one that is none ends it. COMPAT:
+they are tried from the last row to the first; ``db_is_user_in`` gives -6 for who is not in the group and -1 where nobody knows,
+``aaa_is_user_in`` -12 for either, -4 without authorized credentials."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from sipgw.aaa import Aaa, AaaError
 from sipgw.db.errors import DatabaseError
 from sipgw.exports import BRANCH, FAILURE, LOCAL, REQUEST, Avp, Module, Pattern, function, param
 from sipgw.interfaces import Database, Value
@@ -20,6 +22,7 @@ from sipgw.sip.uri import Uri
 WHERE = REQUEST | FAILURE | BRANCH | LOCAL
 GROUP_VERSION, PATTERN_VERSION = 3, 2
 NOT_IN, UNKNOWN = -6, -1
+NOBODY, NOT_SAID = -4, -12
 
 
 class Member(NamedTuple):
@@ -32,9 +35,8 @@ class Member(NamedTuple):
 class Group(Module):
     """Knows who is in which group."""
 
-    later = {"aaa_url": "groups of an AAA server need its client, which comes in a later version of sipgw: use db_url"}
-
-    db_url: str = param("", "The database; empty: db_default_url")
+    aaa_url: str = param("", "The AAA server for aaa_is_user_in: radius:/path/of/radiusclient.conf")
+    db_url: str = param("", "The database; empty: db_default_url, and none where there is an aaa_url and neither of these")
     table: str = param("grp", "The table of users and groups")
     user_column: str = param("username", "The column of the user")
     domain_column: str = param("domain", "The column of the user's domain")
@@ -48,10 +50,20 @@ class Group(Module):
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         super().__init__(server, **parameters)
         self.db: Any = None
+        self.aaa: Aaa | None = None
         self.patterns: list[tuple[Pattern, int]] = []
 
     async def start(self) -> None:
         """Open the database and read the patterns."""
+        if self.aaa_url:
+            try:
+                self.aaa = await self.server.user.aaa.open(self.aaa_url)
+                names = ["User-Name", "Sip-Group", "Service-Type", "Acct-Session-Id"]
+                self.aaa.check(names, [("Service-Type", "Group-Check")])
+            except AaaError as error:
+                raise ValueError(f"aaa_url: {error}") from None
+            if not self.db_url and not self.server.user.globals.get("db_default_url"):
+                return
         databases = self.server.databases
         self.db = await databases.open(self.db_url)
         await databases.check(self.db, self.table, GROUP_VERSION)
@@ -71,13 +83,40 @@ class Group(Module):
         where: dict[str, Value] = {self.user_column: who.user, self.group_column: group}
         if self.use_domain:
             where[self.domain_column] = who.domain
-        db: Database = self.db
+        db: Database | None = self.db
+        if db is None:
+            run.user.log_rarely("db_is_user_in", -1, "db_is_user_in: there is no database: set db_url")
+            return UNKNOWN
         try:
             rows = await db.select(self.table, [self.group_column], where, limit=1)
         except DatabaseError as error:
             run.user.log_rarely("db_is_user_in", -1, f"db_is_user_in: {error}")
             return UNKNOWN
         return 1 if len(rows) else NOT_IN
+
+    @function(WHERE)
+    async def aaa_is_user_in(self, run: Run, uri: str, group: str) -> int:
+        """1 if the AAA server says that a user is in ``group``, -12 if it does not, -4 without credentials, -1 without a user.
+
+        ``uri`` as for ``db_is_user_in``."""
+        if self.aaa is None:
+            run.user.log_rarely("aaa_is_user_in", -1, "aaa_is_user_in: there is no AAA server: set aaa_url")
+            return UNKNOWN
+        who = self._who(run, "aaa_is_user_in", uri)
+        if who is None:
+            return NOBODY if uri.lower() == "credentials" and authorized(run) is None else UNKNOWN
+        name = f"{who.user}@{who.domain}" if self.use_domain else who.user
+        attributes = [("User-Name", name), ("Sip-Group", group), ("Service-Type", "Group-Check")]
+        try:
+            answer = await self.aaa.authenticate([*attributes, ("Acct-Session-Id", run.message.call_id)])
+        except AaaError as error:
+            run.user.log_rarely("aaa_is_user_in", -1, f"aaa_is_user_in: {error}")
+            return NOT_SAID
+        if not answer.accepted:
+            return NOT_SAID
+        for avp, value in answer.avps():
+            run.avps.setdefault(avp, []).append(value)
+        return 1
 
     @function(WHERE)
     def db_get_user_group(self, run: Run, uri: str, output_avp: Avp) -> int:

@@ -48,6 +48,8 @@ class Record:
     created: float
     dated: bool = False
     ms_duration: int = 0
+    within: bool = False
+    """Whether the request belongs to a dialog."""
 
     @property
     def duration(self) -> int:
@@ -72,10 +74,8 @@ def parse_types(text: str) -> tuple[str, ...]:
     """The backends in ``log|db``, in the order in which they are told."""
     names = {word.strip().lower() for word in text.split("|")}
     for name in sorted(names):
-        if name == "aaa":
-            raise ValueError("accounting by RADIUS (aaa) comes in a later version of sipgw")
         if name not in BACKENDS:
-            raise ValueError(f"unknown accounting backend {name!r}: write some of log|db|evi")
+            raise ValueError(f"unknown accounting backend {name!r}: write some of log|db|aaa|evi")
     return tuple(name for name in BACKENDS if name in names)
 
 
@@ -198,7 +198,8 @@ class Account:
         if self.swapped:
             one, other = other, one
         return Record(
-            event, request.method, one, other, request.call_id, code, reason, now, self.created, self.wants("cdr")
+            event, request.method, one, other, request.call_id, code, reason, now, self.created, self.wants("cdr"),
+            within=request.to_tag is not None,
         )
 
 

@@ -12,8 +12,10 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from sipgw.aaa import AaaError
 from sipgw.modules.aaa_radius import AaaRadius, parse_set
+from sipgw.modules.acc import Acc
 from sipgw.modules.auth import Auth
 from sipgw.modules.auth_aaa import AuthAaa
+from sipgw.modules.group import Group
 from sipgw.proxy.authentication import Verdict, authorized
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
@@ -170,6 +172,50 @@ def parse_bytes(run: Run) -> bytes:
     """The request of a run as it came."""
     message: Any = run.message
     return "\r\n".join([*message.lines, "", ""]).encode("utf-8", "surrogateescape")
+
+
+class UserTests(RadiusTestCase):
+    """Other modules that have an aaa_url."""
+
+    async def test_groups(self) -> None:
+        """Who is in a group, and who is not, without any database."""
+        await self.module.start()
+        group = Group(self.server, aaa_url=f"radius:{self.file}")
+        await group.start()
+        run = self.run_of()
+        for uri, name, expected in [
+            ("sip:dave@example.org", "admins", 1), ("sip:dave@example.org", "others", -12),
+            ("sip:eve@example.org", "admins", -12), ("sip:example.org", "admins", -1), ("Credentials", "admins", -4),
+        ]:
+            self.assertEqual(await group.aaa_is_user_in(run, uri, name), expected, (uri, name))
+        self.assertEqual(await group.db_is_user_in(run, "From", "admins"), -1)
+        self.assertEqual(await Group(RealServer()).aaa_is_user_in(run, "From", "admins"), -1)
+
+    async def test_accounting(self) -> None:
+        """A request that is accounted reaches the server."""
+        await self.module.start()
+        acc = Acc(self.server, aaa_url=f"radius:{self.file}", extra_fields="aaa: to->Called-Station-Id")
+        await acc.start()
+        self.addCleanup(lambda: ensureDeferred(acc.stop()))
+        run = self.run_of(request("INVITE", call_id="accounted-2"))
+        acc.set_extra(run, "to", "sip:bob")
+        self.assertTrue(acc.acc_aaa_request(run, "404 Not Found"))
+        end = self.reactor.seconds() + 5
+        while "accounted-2" not in self.radius.accounted():
+            self.assertLess(self.reactor.seconds(), end)
+            await deferLater(self.reactor, 0.01, lambda: None)
+        told = self.radius.accounted().partition("accounted-2")
+        self.assertIn('Called-Station-Id = "sip:bob"', told[2])
+        wrong = Acc(RealServer(), aaa_url=f"radius:{self.file}")
+        await self.assertFailure(ensureDeferred(wrong.start()), ValueError)
+        odd = Acc(self.fresh(), aaa_url=f"radius:{self.file}", extra_fields="aaa: to->No-Such")
+        await self.assertFailure(ensureDeferred(odd.start()), ValueError)
+
+    def fresh(self) -> RealServer:
+        """Another server that has the module."""
+        server = RealServer()
+        AaaRadius(server)
+        return server
 
 
 class ClientTests(RadiusTestCase):
