@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from sipgw.db.errors import DatabaseError, Refused, Unavailable, Unsupported
 from sipgw.db.flatstore import FlatDatabase, line_of
+from sipgw.db.making import create
+from sipgw.db.session import open_store
+from sipgw.db.subscribers import Subscribers
 from sipgw.interfaces import Change
 from sipgw.mi.jsonrpc import MIError
 from sipgw.modules.db_flatstore import DbFlatstore
 from sipgw.modules.db_text import DbText
-from sipgw.testing import FakeServer, WiredServer, finished
+from sipgw.sip.auth import Challenge, answer, hash_a1
+from sipgw.testing import FakeServer, Phone, WiredServer, finished
 
 
 class TextCase(SynchronousTestCase):
@@ -231,3 +236,64 @@ class ThreadTests(TestCase):
             await begun[0]
 
         return ensureDeferred(run())
+
+
+SCRIPT = """
+log_level = 3
+xlog_level = 3
+socket = udp:127.0.0.1:5060
+loadmodule "proto_udp.so"
+loadmodule "sl.so"
+loadmodule "signaling.so"
+loadmodule "tm.so"
+loadmodule "db_text.so"
+loadmodule "db_flatstore.so"
+loadmodule "auth.so"
+loadmodule "auth_db.so"
+loadmodule "acc.so"
+db_default_url = "text://{folder}/tables"
+modparam("acc", "db_url", "flatstore:{folder}")
+route {{
+    if (!www_authorize("", "subscriber")) {{
+        www_challenge("", "auth");
+        exit;
+    }}
+    acc_db_request("200 Noted", "acc");
+    sl_send_reply(200, "Noted");
+}}
+"""
+
+
+class ScriptTests(SynchronousTestCase):
+    """Other modules, with these databases and no server for them."""
+
+    def test_auth_and_acc(self):
+        """auth_db finds its users in text files; acc writes its rows at the end of a file."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        with closing(open_store(f"text://{folder}/tables", create=True)) as store:
+            create(store, ["auth_db"])
+            Subscribers(store).add("alice", "127.0.0.1", "secret")
+        server = WiredServer(SCRIPT.format(folder=folder))
+        phone = Phone(server.wire, "192.0.2.1")
+        for password, status in (("wrong", 401), ("secret", 200)):
+            phone.send(self.message(""), server.address)
+            challenged: Any = phone.take()
+            self.assertEqual(challenged.status, 401)
+            challenge = Challenge.parse(challenged.header("WWW-Authenticate"))
+            ha1 = hash_a1("alice", challenge.realm, password, challenge.algorithm)
+            credentials = answer(challenge, "alice", ha1, "MESSAGE", "sip:127.0.0.1", cnonce="c")
+            phone.send(self.message(f"Authorization: {credentials}\r\n"), server.address)
+            said: Any = phone.take()
+            self.assertEqual(said.status, status)
+        [line] = (folder / "acc_1.log").read_text().splitlines()
+        self.assertEqual(line.split("|")[:6], ["MESSAGE", "a", "", "one", "200", "Noted"])
+
+    def message(self, header):
+        """A request."""
+        self.count = getattr(self, "count", 0) + 1
+        return (
+            f"MESSAGE sip:127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK{self.count}\r\nMax-Forwards: 70\r\n"
+            f"From: <sip:alice@127.0.0.1>;tag=a\r\nTo: <sip:127.0.0.1>\r\nCall-ID: one\r\nCSeq: {self.count} MESSAGE\r\n{header}"
+            "Content-Length: 0\r\n\r\n"
+        ).encode()
