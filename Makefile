@@ -1,5 +1,6 @@
 # run: start sipgw with its own configuration (or ARGS='-c my.cfg')     test: the whole suite     check: types and lint
 # bench: CPU per operation, Kamailio beside it    nightly: the suite at full length
+# demo-sms: two phones and a mobile in this terminal (DEMO_ONCE=1: by itself)
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -12,7 +13,7 @@ SERVERS = for pair in postgresql=pg_ctlcluster mariadb-server=mariadbd redis-ser
 	slapd=slapd ldap-utils=ldapsearch freeradius=freeradius; do PATH="$$PATH:/usr/sbin" tests/install.sh $$pair || true; done
 ARGS ?=
 
-.PHONY: run test check bench nightly clean
+.PHONY: run test check bench nightly demo-sms clean
 
 run: $(READY)
 	@echo "Softphone: registrar and proxy 127.0.0.1, port 5060, UDP; user 1000, with the password that the first start tells below."
@@ -33,6 +34,9 @@ check: $(READY_DEV)
 bench: $(READY_DEV)
 	@tests/install.sh kamailio=kamailio || true
 	$(BIN)/python -m bench
+
+demo-sms: $(READY)
+	@PYTHONPATH=. $(BIN)/python examples/sms/demo.py
 
 nightly: $(READY_DEV)
 	@$(PHONES)

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw import command_user
 from sipgw.command import main
+from sipgw.db.schema import tables
 from sipgw.db.session import open_store
 from sipgw.db.subscribers import hashes
 
@@ -50,7 +51,7 @@ class DbTests(CommandCase):
         said = self.sipgw("db", "create", self.url, "auth_db", "location")
         self.assertIn("location: made, version 1013\n", said)
         self.assertIn("3 tables made", said)
-        self.assertEqual(self.sipgw("db", "create", "-q", self.url), f"{self.url}: 70 tables made\n")
+        self.assertEqual(self.sipgw("db", "create", "-q", self.url), f"{self.url}: {len(tables()) - 4} tables made\n")
         self.assertTrue(self.sipgw("db", "check", self.url).endswith("no fault\n"))
         store = open_store(self.url)
         self.addCleanup(store.close)
