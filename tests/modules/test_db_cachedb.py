@@ -92,11 +92,11 @@ class TableTests(SynchronousTestCase):
         finished(self.db.replace("subscriber", {**ALICE, "ha1": "a"}, ["username", "domain"]))
         self.assertEqual(self.rows("subscriber", "username", "ha1", order="username"), [("alice", "a"), ("bob", "z")])
         now = datetime(2026, 11, 22, 12)
-        contact = {"contact_id": 2**62, "username": "a", "contact": "c", "expires": 1, "last_modified": now}
+        contact: dict[str, Any] = {"contact_id": 2**62, "username": "a", "contact": "c", "expires": 1, "last_modified": now}
         finished(self.db.insert("location", contact))
         found = self.rows("location", "contact_id", "last_modified", "q", "domain", where={"contact_id": 2**62})
         self.assertEqual(found, [(2**62, now, 1.0, None)])
-        document = {**ALICE, "doc": b"\0\xff", "doc_type": 1, "etag": "e", "source": 1, "doc_uri": "", "port": 1}
+        document: dict[str, Any] = {**ALICE, "doc": b"\0\xff", "doc_type": 1, "etag": "e", "source": 1, "doc_uri": "", "port": 1}
         finished(self.db.insert("xcap", document))
         self.assertEqual(self.rows("xcap", "doc"), [(b"\0\xff",)])
 
