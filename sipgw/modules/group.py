@@ -1,8 +1,8 @@
 """group: who is in which group, by a table of users, by a table of patterns that their URIs match, or by an AAA server (RADIUS).
 
 The table of users, and the server, are asked each time. The patterns are read at the start; one that is none ends it. COMPAT:
-they are tried from the last row to the first; ``db_is_user_in`` gives -6 for who is not in the group and -1 where nobody knows,
-``aaa_is_user_in`` -12 for either, -4 without authorized credentials."""
+they are tried from the last row to the first; ``db_is_user_in`` gives -6 for who is not in the group, -5 where the database fails,
+-1 where nobody is named, ``aaa_is_user_in`` -12 for who is not and where the server fails, -4 without authorized credentials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sipgw.sip.uri import Uri
 
 WHERE = REQUEST | FAILURE | BRANCH | LOCAL
 GROUP_VERSION, PATTERN_VERSION = 3, 2
-NOT_IN, UNKNOWN = -6, -1
+NOT_IN, FAILED, UNKNOWN = -6, -5, -1
 NOBODY, NOT_SAID = -4, -12
 
 
@@ -74,7 +74,7 @@ class Group(Module):
 
     @function(WHERE)
     async def db_is_user_in(self, run: Run, uri: str, group: str) -> int:
-        """1 if a user is in ``group``, -6 if not, -1 if nobody knows.
+        """1 if a user is in ``group``, -6 if not, -5 if the database cannot be asked, -1 if nobody is named.
 
         ``uri`` is "Request-URI", "To", "From", "Credentials" (by which the sender was authorized), or a URI."""
         who = self._who(run, "db_is_user_in", uri)
@@ -91,7 +91,7 @@ class Group(Module):
             rows = await db.select(self.table, [self.group_column], where, limit=1)
         except DatabaseError as error:
             run.user.log_rarely("db_is_user_in", -1, f"db_is_user_in: {error}")
-            return UNKNOWN
+            return FAILED
         return 1 if len(rows) else NOT_IN
 
     @function(WHERE)

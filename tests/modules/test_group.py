@@ -91,7 +91,7 @@ class GroupCases(TableCases):
         made.table = "no_such_table"
         if self.engine == "memory":
             self.db.down = True
-        self.assertEqual(await made.db_is_user_in(run, "sip:alice@example.org", "ld"), -1)
+        self.assertEqual(await made.db_is_user_in(run, "sip:alice@example.org", "ld"), -5)
 
 
 globals().update(engines(GroupCases))
