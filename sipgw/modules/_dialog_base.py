@@ -16,12 +16,12 @@ from sipgw.proxy.dialog_requests import InDialog
 from sipgw.proxy.dialog_rows import COLUMNS, VERSION, DelayedStore, DialogRows, RealtimeStore, usual_row
 from sipgw.proxy.dialogs import Call, Listener, Profile, State
 from sipgw.proxy.following import DID_NONE, Follower, Settings
+from sipgw.proxy.shared_profiles import SharedProfiles
 from sipgw.script.run import Run
 
 NO_DB, REALTIME, DELAYED, SHUTDOWN = range(4)
 
 _CLUSTER = "sharing dialogs between machines comes in a later version of sipgw"
-_CACHE = "profiles that several machines share come in a later version of sipgw"
 _profile = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
 
@@ -34,9 +34,10 @@ def parse_profiles(text: str) -> list[Profile]:
             continue
         if not _profile(name.strip()):
             raise ValueError(f"{part.strip()!r} is no name of a profile: letters, digits, - and _ make one")
-        if slash:
-            raise ValueError(f"{part.strip()!r}: {_CACHE if shared.strip() in ('s', 'b') else f'there is no flag /{shared}'}")
-        found.append(Profile(name.strip(), False, ""))
+        if slash and shared.strip() != "s":
+            why = "the module clusterer comes in a later version of sipgw" if shared.strip() == "b" else "there is no such flag"
+            raise ValueError(f"{part.strip()!r}: {why}; /s shares a profile through cachedb_url")
+        found.append(Profile(name.strip(), False, shared.strip()))
     return found
 
 
@@ -74,9 +75,6 @@ class DialogBase(Module):
             ("dialog_replication_cluster", "profile_replication_cluster", "replicate_profiles_timer", "replicate_profiles_check",
              "replicate_profiles_buffer", "replicate_profiles_expire", "cluster_auto_sync"), _CLUSTER,
         ),
-        **dict.fromkeys(
-            ("cachedb_url", "profile_value_prefix", "profile_no_value_prefix", "profile_size_prefix", "profile_timeout"), _CACHE
-        ),
     }
 
     tm: Tm = requires("tm")
@@ -103,6 +101,12 @@ class DialogBase(Module):
         "", "Names of profiles with values: 'caller; gateway'", check=parse_profiles, each="_with_value"
     )
     profiles_no_value: str = param("", "Names of profiles without values", check=parse_profiles, each="_no_value")
+
+    cachedb_url: str = param("", "The key-value store in which profiles with /s are counted: 'redis://127.0.0.1/'")
+    profile_value_prefix: str = param("dlg_val_", "The prefix of keys of values")
+    profile_no_value_prefix: str = param("dlg_noval_", "The prefix of keys of profiles without values")
+    profile_size_prefix: str = param("dlg_size_", "The prefix of keys of the sizes of profiles with values")
+    profile_timeout: int = param(86400, "Seconds for which such a counter lives after the last change", check=positive)
 
     db_url: str = param("", "The database of the dialogs; if empty db_default_url")
     db_mode: int = param(
@@ -155,15 +159,20 @@ class DialogBase(Module):
         self.database: Database | None = None
         self.writes: WriteQueue | None = None
         self.rows: DialogRows | None = None
-        self._created: list[Listener] = []
-        self._loaded: list[Listener] = []
-        self._flushes: Any = None
+        self.shared: SharedProfiles | None = None
 
     def _with_value(self, text: str) -> None:
         self._profiles += [profile._replace(has_value=True) for profile in parse_profiles(text)]
 
     def _no_value(self, text: str) -> None:
         self._profiles += parse_profiles(text)
+
+    async def profile_size(self, name: str, value: str | None) -> int:
+        """How many calls are in a profile; ``CacheError`` if others count it and cannot be asked."""
+        profile = self.follower.profiles.known[name]
+        if profile.shared and self.shared is not None:
+            return await self.shared.size(name, value, profile.has_value)
+        return self.follower.profiles.size(name, value)
 
     # -- for other modules
 
@@ -200,11 +209,23 @@ class DialogBase(Module):
             self.follower.profiles.declare(profile)
         if self.rr is not None:
             self.rr.on_route.append(self._routed)
+        shared = [profile.name for profile in self._profiles if profile.shared]
+        if shared and not self.cachedb_url:
+            raise ValueError(f"dialog: the profile {shared[0]}/s needs a cachedb_url")
+        if self.cachedb_url:
+            self.shared = SharedProfiles(
+                user, await user.caches.open(self.cachedb_url), self.profile_value_prefix, self.profile_no_value_prefix,
+                self.profile_size_prefix, self.profile_timeout,
+            )
+            self.follower.profiles.shared = self.shared.count
         if self.db_mode != NO_DB:
             await self._open_database()
 
     async def stop(self) -> None:
-        """Write what is left to be written."""
+        """Write what is left to be written; calls that nobody will know of any more are counted no longer."""
+        if self.db_mode == NO_DB and self.follower is not None:
+            for call in tuple(self.follower.calls):
+                self.follower.profiles.leave_all(call)
         if self.writes is not None:
             store = self.follower.store
             if isinstance(store, DelayedStore):

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from sipgw.core.cachedb import CacheError
 from sipgw.db.errors import DatabaseError
 from sipgw.exports import mi
 from sipgw.mi.commands import MIError
@@ -99,11 +100,15 @@ class DialogCommands(DialogVariables):
             raise MIError(404, "Profile not found")
 
     @mi(recipes=(("profile",), ("profile", "value")))
-    def profile_get_size(self, profile: str, value: str | None = None) -> Any:
+    async def profile_get_size(self, profile: str, value: str | None = None) -> Any:
         """How many dialogs are in a profile."""
         self._profile(profile)
-        count = self.follower.profiles.size(profile, value)
-        return {"Profile": {"name": profile, "value": value, "count": count, "shared": "no", "replicated": "no"}}
+        try:
+            count = await self.profile_size(profile, value)
+        except CacheError as error:
+            raise MIError(500, FAILED) from error
+        shared = "yes" if self.follower.profiles.known[profile].shared else "no"
+        return {"Profile": {"name": profile, "value": value, "count": count, "shared": shared, "replicated": "no"}}
 
     @mi(recipes=(("profile",), ("profile", "value")))
     def profile_list_dlgs(self, profile: str, value: str | None = None) -> Any:
@@ -124,6 +129,8 @@ class DialogCommands(DialogVariables):
         """The values of a profile, each with how many dialogs have it."""
         self._profile(profile)
         profiles = self.follower.profiles
+        if profiles.known[profile].shared:
+            raise MIError(405, "Unsupported command for shared profiles")
         if not profiles.known[profile].has_value:
             return [{"value": "", "count": profiles.size(profile)}]
         return [{"value": value, "count": count} for value, count in profiles.values(profile).items()]

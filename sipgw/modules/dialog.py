@@ -9,6 +9,7 @@ import json
 import re
 from typing import Annotated
 
+from sipgw.core.cachedb import CacheError
 from sipgw.exports import (
     BRANCH,
     FAILURE,
@@ -298,11 +299,15 @@ class Dialog(DialogCommands):
         return any(name == profile and value in (None, each) for name, each in call.profiles)
 
     @function()
-    def get_profile_size(self, run: Run, profile: str, value: str | None, size: Writable) -> bool:
+    async def get_profile_size(self, run: Run, profile: str, value: str | None, size: Writable) -> bool:
         """Put into ``size`` how many dialogs are in ``profile``, with ``value`` if that is given."""
         if not self._known(run, "get_profile_size", profile):
             return False
-        size.set(run, self.follower.profiles.size(profile, value))
+        try:
+            size.set(run, await self.profile_size(profile, value))
+        except CacheError as error:
+            run.user.log_rarely("get_profile_size", -1, f"get_profile_size: {error}")
+            return False
         return True
 
     # -- flags and values

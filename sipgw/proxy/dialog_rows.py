@@ -148,7 +148,7 @@ class DialogRows:
         for name, value in read_pairs(_text(row["profiles"])):
             bare = name.partition("/")[0]
             if bare in self._profiles.known:
-                self._profiles.enter(call, bare, str(value))
+                self._profiles.enter(call, bare, str(value), again=True)
         call.restored = call.stored = True
         return call
 

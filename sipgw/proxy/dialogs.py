@@ -317,9 +317,12 @@ class Profile(NamedTuple):
 
 
 class Profiles:
-    """Who is in which profile: counts by profile and value."""
+    """Who is in which profile: counts by profile and value.
+
+    ``shared(name, value, by)`` is told of changes of those that count elsewhere too; ``value`` is None where there are none."""
 
     def __init__(self) -> None:
+        self.shared: Callable[[str, str | None, int], None] | None = None
         self.known: dict[str, Profile] = {}
         self._counts: dict[str, dict[str, int]] = {}
 
@@ -330,8 +333,10 @@ class Profiles:
         self.known[profile.name] = profile
         self._counts[profile.name] = {}
 
-    def enter(self, call: Call, name: str, value: str) -> None:
-        """Count ``call`` in a profile; more than once if it enters more than once, but a value counts it once."""
+    def enter(self, call: Call, name: str, value: str, again: bool = False) -> None:
+        """Count ``call`` in a profile; more than once if it enters more than once, but a value counts it once.
+
+        ``again``: it comes from the database, and those that it shares have counted it already."""
         counts = self._counts[name]
         if self.known[name].has_value:
             if (name, value) in call.profiles:
@@ -340,6 +345,13 @@ class Profiles:
             value = ""
         call.profiles.append((name, value))
         counts[value] = counts.get(value, 0) + 1
+        if not again:
+            self._share(name, value, 1)
+
+    def _share(self, name: str, value: str, by: int) -> None:
+        profile = self.known[name]
+        if profile.shared and self.shared is not None:
+            self.shared(name, value if profile.has_value else None, by)
 
     def leave(self, call: Call, name: str, value: str | None = None) -> bool:
         """Count it no longer, with ``value`` only not as that; False if it was not there."""
@@ -348,6 +360,7 @@ class Profiles:
             gone = gone[:1]
         for entry in gone:
             call.profiles.remove(entry)
+            self._share(*entry, -1)
             counts = self._counts[entry[0]]
             counts[entry[1]] -= 1
             if not counts[entry[1]]:

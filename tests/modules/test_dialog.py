@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.modules.calls import ALICE, BOB, CAROL
+from sipgw.core.cachedb import CacheError
+from sipgw.testing import Phone, WiredServer
+from tests.doubles import FakeCache
+from tests.modules.calls import ALICE, BOB, CAROL, HEAD
 from tests.modules.dialing import Dialing
 from tests.proxy.rig import request
 
@@ -477,6 +480,47 @@ class ScriptTests(Dialing):
         self.assertEqual(self.command("dialog:profile_get_values", profile="gw"), [{"value": "z", "count": 1}])
         self.assertEqual(self.command("dialog:profile_end_dlgs", profile="gw"), "OK")
         self.assertEqual(self.command("dialog:profile_get_values", profile="all"), [{"value": "", "count": 0}])
+
+    def test_shared_profiles(self) -> None:
+        """Profiles that are counted in a store, under OpenSIPS's keys; what happens while it is away is told later."""
+        params = """modparam("dialog", "profiles_with_value", "caller/s; own")
+            modparam("dialog", "profiles_no_value", "all/s")
+            modparam("dialog", "cachedb_url", "fake://x/")"""
+        cache = FakeCache()
+        self.with_cache(cache, params, """create_dialog(); set_dlg_profile("caller", "al"); set_dlg_profile("all");
+            set_dlg_profile("own", "x"); get_profile_size("caller", "al", $var(n)); get_profile_size("caller", , $var(s));
+            get_profile_size("all", , $var(a)); get_profile_size("own", , $var(o));
+            xlog("L_ALERT", "$var(n) $var(s) $var(a) $var(o)");""")
+        cache.values = {"dlg_val_caller_YWw=": 3, "dlg_size_caller": 5, "dlg_noval_all": 7}
+        self.talk()
+        self.assertEqual(self.logged(), ["4 6 8 1"])
+        self.assertEqual(cache.values, {"dlg_val_caller_YWw=": 4, "dlg_size_caller": 6, "dlg_noval_all": 8})
+        self.assertEqual(self.command("dialog:profile_get_size", profile="all")["Profile"]["shared"], "yes")
+        self.assertEqual(self.command("dialog:profile_get_values", profile="all")[0], 405)
+
+        def away() -> None:
+            raise CacheError("away")
+
+        cache.before = away
+        self.assertEqual(self.command("dialog:profile_get_size", profile="all"), (500, "Operation failed"))
+        self.hang_up(ALICE)
+        self.assertEqual(cache.values["dlg_noval_all"], 8)
+        cache.before = lambda: None
+        self.wait(5)
+        self.assertEqual(cache.values, {"dlg_val_caller_YWw=": 3, "dlg_size_caller": 5, "dlg_noval_all": 7})
+
+    def with_cache(self, cache: FakeCache, params: str, first: str) -> None:
+        """Start a server that has ``cache`` for each URL of fake:."""
+
+        async def opener(url: str) -> FakeCache:
+            return cache
+
+        def start(script: str) -> None:
+            self.wired = WiredServer(HEAD + script, before=lambda server: server.user.caches.serve("fake", opener))
+            self.phones = {port: Phone(self.wired.wire, "127.0.0.1", port) for port in (ALICE, BOB)}
+
+        self.start = start  # type: ignore[method-assign]
+        self.serve(params=params, first=first)
 
     def test_list(self) -> None:
         """What the operator is told of a dialog."""
