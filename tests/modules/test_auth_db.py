@@ -170,6 +170,31 @@ class Cases(Harness):
         ):  # fmt: skip
             self.assertEqual((await self.send(message(f"X-Uri: {uri}\r\n"))).header("X-Code"), expected, uri)
 
+    async def test_payloads(self) -> None:
+        """Whatever stands in place of a name, nobody gets in, and the rows are as they were."""
+        before = [sorted(map(repr, await self.database.select(table))) for table in ("subscriber", "uri")]
+        for payload in PAYLOADS:
+            if any(char in payload for char in "\r\n"):
+                continue
+            found = await self.login(user=payload)
+            self.assertIn(found.header("X-Code") or found.status, ("-1", 400), payload)
+            found = await self.login(user=f"alice@{payload}")
+            self.assertIn(found.header("X-Code"), ("-1", "-2"), payload)
+            escaped = "".join(f"%{octet:02x}" if not chr(octet).isalnum() else chr(octet) for octet in payload.encode())
+            found = await self.send(message(f"X-Uri: sip:{escaped}@example.org\r\n"))
+            self.assertEqual(found.header("X-Code"), "-5 -4 <null> <null>", payload)
+        for table, rows in zip(("subscriber", "uri"), before, strict=True):
+            self.assertEqual(sorted(map(repr, await self.database.select(table))), rows)
+
+
+class MemoryTests(Cases, TestCase):
+    """On a database in memory, which can be down."""
+
+    def settled(self) -> Deferred[None]:  # type: ignore[override]
+        """Nothing to wait for."""
+        self.assertTrue(self.phone.inbox, "no answer")
+        return succeed(None)
+
     async def test_plain_password(self) -> None:
         """With calculate_ha1 the column holds the password, and each hash is made of it."""
         self.start('modparam("auth_db", "calculate_ha1", 1)\nmodparam("auth_db", "password_column", "password")\n')
@@ -196,31 +221,6 @@ class Cases(Harness):
         await self.database.update("subscriber", {"ha1": hash_a1("alice", "example.org", "new")}, {"username": "alice"})
         self.assertEqual((await self.login()).header("X-Code"), "-2")
         self.assertEqual((await self.login(password="new")).header("X-Code"), "1")
-
-    async def test_payloads(self) -> None:
-        """Whatever stands in place of a name, nobody gets in, and the rows are as they were."""
-        before = [sorted(map(repr, await self.database.select(table))) for table in ("subscriber", "uri")]
-        for payload in PAYLOADS:
-            if any(char in payload for char in "\r\n"):
-                continue
-            found = await self.login(user=payload)
-            self.assertIn(found.header("X-Code") or found.status, ("-1", 400), payload)
-            found = await self.login(user=f"alice@{payload}")
-            self.assertIn(found.header("X-Code"), ("-1", "-2"), payload)
-            escaped = "".join(f"%{octet:02x}" if not chr(octet).isalnum() else chr(octet) for octet in payload.encode())
-            found = await self.send(message(f"X-Uri: sip:{escaped}@example.org\r\n"))
-            self.assertEqual(found.header("X-Code"), "-5 -4 <null> <null>", payload)
-        for table, rows in zip(("subscriber", "uri"), before, strict=True):
-            self.assertEqual(sorted(map(repr, await self.database.select(table))), rows)
-
-
-class MemoryTests(Cases, TestCase):
-    """On a database in memory, which can be down."""
-
-    def settled(self) -> Deferred[None]:  # type: ignore[override]
-        """Nothing to wait for."""
-        self.assertTrue(self.phone.inbox, "no answer")
-        return succeed(None)
 
     async def test_down(self) -> None:
         """While the database cannot be asked nobody gets in, nobody is refused, and the log says so once."""
