@@ -212,6 +212,19 @@ class SqliteTests(Durable, SynchronousTestCase):
         """Open it again."""
         self.lock.execute("ROLLBACK")
 
+    def test_end(self) -> None:
+        """In write-back mode what is not yet written is written when the server ends in order."""
+        self.mode = "single-instance-sql-write-back"
+        self.start()
+        phones = self.phones()
+        phones.run([Wish(f"u{number}", 3600) for number in range(300)] + [Wish("u7", 0)])
+        self.assertEqual(self.rows(), [])
+        assert self.child is not None
+        self.child.process.terminate()
+        self.assertEqual(self.child.wait(), 0)
+        there = self.there()
+        self.assertEqual((phones.broken(there), len(there)), ([], 299))
+
     def test_full(self) -> None:
         """When the disk is full new contacts are refused, and what was acknowledged stays."""
         self.start('modparam("db_sqlite", "exec_pragma", "max_page_count=24")')
@@ -230,6 +243,18 @@ class PostgresTests(Durable, SynchronousTestCase):
 
 
 class MariaDbTests(Durable, SynchronousTestCase):
-    """MariaDB."""
+    """MariaDB, which is not frozen but stopped and started again, unless there is a night for it."""
 
     engine = "mysql"
+
+    def away(self) -> None:
+        """End it."""
+        if NIGHTLY:
+            super().away()
+        else:
+            server(self.engine).stop()
+            self.addCleanup(server(self.engine).restore)
+
+    def back(self) -> None:
+        """Start it."""
+        server(self.engine).restore()

@@ -276,7 +276,10 @@ class Registrar(Module):
                 draft = await (table.draft(name, run.now) if draft is None else table.again(draft, run.now))
                 run.edits = edits
                 answer = self._saved(run, table, draft, read, aor)
-                await table.commit(draft)
+                if answer.status < 300:
+                    await table.commit(draft)
+                else:
+                    table.leave(draft)
                 break
             except NotStored as error:
                 if isinstance(error, Conflict) and tried < TRIES:
@@ -284,8 +287,7 @@ class Registrar(Module):
                 if draft is not None and isinstance(error, Conflict):
                     table.leave(draft)
                 run.user.log_rarely("save", -1, f"contacts are not saved: {error}")
-                if answer is None or answer.status < 300:
-                    answer = self.registration.not_saved(answer, draft, run.user.clock(), error)
+                answer = self.registration.not_saved(answer, draft, run.user.clock(), error)
                 break
         assert answer is not None
         return self._answer(run, draft if table.remote and draft else table, read, aor, answer)

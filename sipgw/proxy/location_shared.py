@@ -37,6 +37,8 @@ __all__ = ["Federated", "Shared", "Store"]
 
 PATIENCE: Final = 3.0
 """Seconds that one command may take."""
+PAUSE: Final = 0.5
+"""Seconds after a failure for which nothing is asked."""
 USER: Final = "-_.!~*'()&=+$,/"
 """What may stand in the user of a URI as it is, beside letters and digits (RFC 3261 25.1)."""
 MOST: Final = 100_000
@@ -104,6 +106,17 @@ class _OfRedis(Drafted):
         self._redis = redis
         self._rows = rows
         self._launch = launch
+        self._away = ""
+        self._until = 0.0
+
+    def failing(self) -> str:
+        """Why nothing can be asked now: for a moment after a failure nobody waits for another one."""
+        return self._away if self._away and self._rows.user.clock() < self._until else ""
+
+    def _failed(self, error: RedisFault) -> NotStored:
+        self._away = str(error) or "Redis does not answer"
+        self._until = self._rows.user.clock() + PAUSE
+        return NotStored(self._away)
 
     def _store(self, draft: Draft, stored: Callable[[], None], lost: Callable[[], None]) -> Deferred[None]:
         answer: Deferred[None] = Deferred()
@@ -119,7 +132,7 @@ class _OfRedis(Drafted):
             answer.errback(error)
         except RedisFault as error:
             lost()
-            answer.errback(NotStored(str(error)))
+            answer.errback(self._failed(error))
         else:
             stored()
             answer.callback(None)
@@ -129,10 +142,12 @@ class _OfRedis(Drafted):
         raise NotImplementedError
 
     async def _read(self, key: str) -> dict[str, str]:
+        if self.failing():
+            raise NotStored(self._away)
         try:
             return _pairs(await self._redis.command("HGETALL", key, again=True, limit=PATIENCE))
         except RedisFault as error:
-            raise NotStored(str(error)) from error
+            raise self._failed(error) from error
 
     def _since_1970(self, bindings: Sequence[Binding]) -> int:
         """The second by which all of ``bindings`` are over; 0 if one never is, -1 if there are none."""
@@ -229,7 +244,7 @@ class Shared(_OfRedis, Remote):
         try:
             keys = await self._redis.keys(f"{pattern}*")
         except RedisFault as error:
-            raise NotStored(str(error)) from error
+            raise self._failed(error) from error
         now = self._rows.user.clock()
         for key in sorted(keys)[:MOST]:
             aor = key.removeprefix(prefix)

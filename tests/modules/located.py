@@ -54,11 +54,11 @@ def message(method: str, user: str, more: str = "", *, cseq: int = 1, call_id: s
 
 
 class Located:
-    """A server at ``host`` and a phone at 192.0.2.1, with a database in memory."""
+    """A server at ``host`` and a phone at 192.0.2.1, with a database in memory, or those that the script names."""
 
     def __init__(
         self, mode: str, rest: str = "", *, first: str = "", database: MemoryDatabase | None = None, wire: Wire | None = None,
-        host: str = "127.0.0.1", phone: Phone | None = None,
+        host: str = "127.0.0.1", phone: Phone | None = None, memory: bool = True,
     ) -> None:  # fmt: skip
         databases = MemoryDatabases()
         if database is not None:
@@ -68,7 +68,7 @@ class Located:
         self.wired = WiredServer(
             CONFIG.format(mode=mode, rest=rest, first=first, host=host),
             wire=self.wire,
-            before=lambda server: setattr(server, "databases", databases),
+            before=lambda server: setattr(server, "databases", databases) if memory else None,
         )
         self.clock = self.wired.clock
         self.phone = phone or Phone(self.wire, "192.0.2.1")

@@ -12,6 +12,64 @@ from tests.modules.located import WRITE_BACK, WRITE_THROUGH, Located, message
 BOB = "sip:bob@192.0.2.1"
 
 
+EVENTS = "".join(
+    f'event_route[E_UL_{name}] {{ xlog("L_ALERT", "{name} $param({said})\\n"); }}\n'
+    for name, said in [
+        ("AOR_INSERT", "aor"), ("CONTACT_INSERT", "uri"), ("CONTACT_UPDATE", "uri"), ("CONTACT_DELETE", "uri"),
+        ("AOR_DELETE", "aor"),
+    ]
+)  # fmt: skip
+
+
+class EventTests(SynchronousTestCase):
+    """What is told of contacts, in each mode."""
+
+    def told(self, there: Located) -> list[str]:
+        """What was told since the last time."""
+        lines = [text.strip() for level, text in there.wired.lines if level == -3]
+        there.wired.lines.clear()
+        return lines
+
+    def test_told(self) -> None:
+        """All modes tell the same, when it is true."""
+        for mode in (WRITE_THROUGH, WRITE_BACK, "sql-only"):
+            there = Located(mode, EVENTS)
+            there.database.slow = mode != WRITE_BACK
+            there.register("bob", BOB)
+            for _ in range(4):
+                self.assertEqual(self.told(there) if there.database._waiting else [], [], mode)
+                there.database.answer()
+                there.answers()
+            self.assertEqual(self.told(there), ["AOR_INSERT bob@example.org", f"CONTACT_INSERT {BOB}"], mode)
+            there.database.slow = False
+            there.register("bob", "sip:b2@h")
+            self.assertEqual(self.told(there), ["CONTACT_INSERT sip:b2@h"], mode)
+            there.register("bob", BOB)
+            self.assertEqual(self.told(there), [f"CONTACT_UPDATE {BOB}"], mode)
+            there.database.down = True
+            there.register("bob", "sip:b3@h", expires=700)
+            there.register("bob", BOB, expires=0)
+            there.database.down = False
+            told = self.told(there)
+            if mode != WRITE_BACK:
+                self.assertEqual([line for line in told if line.startswith(("CONTACT", "AOR"))], [], mode)
+                there.answers(1)
+                there.register("bob", BOB, expires=0)
+                told = self.told(there)
+            self.assertIn(f"CONTACT_DELETE {BOB}", told, mode)
+            there.register("bob", "*", expires=0)
+            self.assertEqual(self.told(there)[-1], "AOR_DELETE bob@example.org", mode)
+
+    def test_statistics(self) -> None:
+        """Contacts and users are counted where they are in memory."""
+        for mode, contacts in [(WRITE_THROUGH, 2), (WRITE_BACK, 2), ("sql-only", 0)]:
+            there = Located(mode)
+            there.register("bob", BOB, "sip:b2@h")
+            found = there.command("get_statistics", ["usrloc:"])
+            self.assertEqual(found["usrloc:location-contacts"], contacts, mode)
+            self.assertEqual((found["usrloc:location-users"], found["usrloc:registered_users"]), (contacts // 2, contacts // 2))
+
+
 class WriteThroughTests(SynchronousTestCase):
     """Contacts in memory that are in the database first."""
 
