@@ -15,7 +15,6 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from sipgw.db.making import create
 from sipgw.db.session import open_store
 from tests.children import HOST, Child, bound, free_port, twistd, wait_for
-from tests.db.cases import PAYLOADS
 from tests.load.registrations import Registrations, Wish
 from tests.servers.sql import fresh, missing, server
 
@@ -23,7 +22,7 @@ NIGHTLY = bool(os.environ.get("SIPGW_NIGHTLY"))
 COUNT = 10_000 if NIGHTLY else 1000
 """REGISTERs of one run."""
 RUNS = 20 if NIGHTLY else 1
-AWAY = 60.0 if NIGHTLY else 1.0
+AWAY = 60.0 if NIGHTLY else 0.5
 """Seconds for which a database is away."""
 BACK = 2.0
 """Seconds within which contacts are saved again once a database is back."""
@@ -143,21 +142,6 @@ class Durable:
             again.run([Wish(user, 0) for user in list(there)[::50]])
             self.assertEqual(set(again.statuses), {200})
             self.kill()
-
-    def test_injections(self: Any) -> None:
-        """What people write as user, Call-ID, User-Agent and parameters is kept as it is, and is no statement."""
-        self.start()
-        phones = self.phones()
-        texts = [text for text in PAYLOADS if not set(text) & set("\r\n")]
-        answers = []
-        for number, text in enumerate(texts):
-            user = "".join(f"%{octet:02X}" for octet in text.encode())
-            answers += phones.run([Wish(user, 3600, f"User-Agent: {text}\r\nX-Number: {number}\r\n")])
-        refused = {wish.user for wish, status in answers if status != 200}
-        self.assertEqual(refused, set(), "refused")
-        self.assertEqual(sorted(row[0] for row in self.rows("username")), sorted(texts))
-        agents = dict(self.rows("username", "user_agent"))
-        self.assertEqual(agents, {text: text.strip(" \t") or "n/a" for text in texts})
 
     def test_away(self: Any) -> None:
         """While the database is away refreshes and calls are answered, nothing else is promised, and it soon goes on."""

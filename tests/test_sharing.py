@@ -103,8 +103,14 @@ class SharingTests(SynchronousTestCase):
         return made
 
     def test_full_sharing(self) -> None:
-        """Contacts are known everywhere at once, no server overwrites another's, and nothing is promised without Redis."""
+        """Contacts are known everywhere at once, also when several change the same user, or one is killed."""
         one, other = self.peers("full-sharing-cachedb-cluster")
+        self.known(one, other)
+        self.at_once(one, other)
+        self.killed(one, other)
+
+    def known(self, one: Peer, other: Peer) -> None:
+        """What one has acknowledged the other knows at once."""
         first, second = self.phones(one), self.phones(other)
         first.run([Wish("bob", 600)])
         self.assertEqual(other.ask("bob"), f"1 {first.contact('bob')} <null> <null>")
@@ -115,9 +121,8 @@ class SharingTests(SynchronousTestCase):
         self.assertEqual(one.ask("bob", "INFO"), "1")
         self.assertEqual((other.ask("bob")[:2], self.redis.ask("KEYS", "*")), ("-1", b"*0\r\n"))
 
-    def test_at_once(self) -> None:
+    def at_once(self, one: Peer, other: Peer) -> None:
         """Servers that change the same users at the same time lose nothing of each other's."""
-        one, other = self.peers("full-sharing-cachedb-cluster")
         first, second = self.phones(one), self.phones(other)
         come = [Wish(f"u{number % 20}", 600 + number) for number in range(100)]
         second.run(come)
@@ -133,11 +138,10 @@ class SharingTests(SynchronousTestCase):
         lasts = int(self.redis.ask("TTL", "usrloc:location:u0@example.org")[1:])
         self.assertTrue(650 < lasts <= 681, lasts)
 
-    def test_killed(self) -> None:
+    def killed(self, one: Peer, other: Peer) -> None:
         """What a server has acknowledged before it is killed the other one knows."""
-        one, other = self.peers("full-sharing-cachedb-cluster")
         phones = self.phones(one)
-        phones.run([Wish(f"u{number}", 600) for number in range(300)], until=lambda: sum(phones.statuses.values()) > 150)
+        phones.run([Wish(f"k{number}", 600) for number in range(300)], until=lambda: sum(phones.statuses.values()) > 150)
         one.child.kill()
         unknown = {wish.user for wish, _, _ in phones.open.values()}
         there = {user: (other.ask(user).split()[1], time.time() + 600) for user in phones.promised if user not in unknown}

@@ -103,7 +103,8 @@ class Located:
         """Register contacts; the answer in words: its status, the contacts with their seconds, Retry-After."""
         self.cseq += 1
         lines = "".join(f"Contact: {'*' if each == '*' else f'<{each}>'}\r\n" for each in contacts)
-        data = message("REGISTER", user, f"{lines}Expires: {expires}\r\n{more}", cseq=self.cseq, call_id=call_id)
+        branch = f"{self.cseq}.{self.wired.address[0]}"
+        data = message("REGISTER", user, f"{lines}Expires: {expires}\r\n{more}", cseq=self.cseq, call_id=call_id, branch=branch)
         return " | ".join(map(said, self.send(data, wait)))
 
     def calls(self, user: str) -> str:

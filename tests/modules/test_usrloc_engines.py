@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,17 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from sipgw.db.making import create
 from sipgw.db.session import open_store
 from sipgw.testing import Phone, Wire
+from tests.db.cases import PAYLOADS
 from tests.modules.located import WRITE_BACK, WRITE_THROUGH, Located, message
 from tests.servers.sql import fresh, missing
 
 ODD = "sip:b%22'%5C@192.0.2.7;transport=tcp;line='--%25s"
 BOB = "sip:bob@192.0.2.1"
+
+
+def is_call_id(text: str) -> bool:
+    """Whether a message may have it as its Call-ID (RFC 3261 25.1)."""
+    return re.fullmatch(r"""[A-Za-z0-9\-.!%*_+`'~()<>:\\"/\[\]?{}]+""", text) is not None
 
 
 class Modes:
@@ -123,6 +130,31 @@ class Modes:
         self.assertEqual(there.command("usrloc:sync", "location"), "OK")
         again = self.start(WRITE_THROUGH)
         self.assertEqual((self.contacts(again), again.calls("ghost")), (known, "-1"))
+
+    def test_injections(self: Any) -> None:
+        """What people write as user, domain, Call-ID and User-Agent is kept as it is, and is no statement."""
+        there = self.start(WRITE_THROUGH)
+        texts = [text for text in PAYLOADS if not set(text) & set("\r\n\t")]
+        calls = {}
+        for number, text in enumerate(texts):
+            user = "".join(f"%{octet:02X}" for octet in text.encode())
+            call_id = text if is_call_id(text) else f"call{number}"
+            more = f"User-Agent: {text}\r\n"
+            self.assertEqual(there.register(user, BOB, call_id=call_id, more=more), f"200 {BOB} 600", text)
+            calls[text] = call_id
+        store = open_store(self.url)
+        rows = list(store.select("location", ["username", "domain", "callid", "user_agent"]).rows)
+        store.close()
+        wanted = [(text, "example.org", calls[text], text.strip(" ") or "n/a") for text in texts]
+        self.assertEqual(sorted(rows), sorted(wanted))
+        self.assertGreater(sum(not call.startswith("call") for call in calls.values()), 20)
+        again = self.start("sql-only")
+        for text in texts:
+            user = "".join(f"%{octet:02X}" for octet in text.encode())
+            self.assertEqual(again.calls(user), BOB, text)
+        for domain in ("x';--", "x' OR 1=1 --.org", "\"x\""):
+            answers = again.send(message("REGISTER", "bob", f"Contact: <{BOB}>\r\n").replace(b"example.org", domain.encode()))
+            self.assertTrue(all(each.status == 400 for each in answers), domain)
 
     def test_refused(self: Any) -> None:
         """A value that the table does not take is refused for good; without a table there is no start."""
