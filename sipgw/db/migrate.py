@@ -77,6 +77,10 @@ class _Migration:
         """Do it, and tell."""
         session, table = self._session, self._table
         if self._kept in session.tables():
+            if self._was_renamed():
+                note_version(session, table.name, table.version)
+                tell(f"{table.name}: version {table.version} now: an earlier migration was broken off just before its end")
+                return
             raise Refused(f"{table.name}: a table {self._kept} is there already; rename or drop it, then try again")
         own = [column for column in self._old.values() if self._is_own(column)]
         more = [f"{column.name} {column.type} NULL" for column in own]
@@ -90,6 +94,12 @@ class _Migration:
             f"{table.name}: version {self._step.version} is {table.version} now, {_rows(count)}{kept}."
             f" The old one is {self._kept}: drop it once all is well"
         )
+
+    def _was_renamed(self) -> bool:
+        """Whether all is done but for the version, which MySQL cannot change in the same step: then it must not be done twice."""
+        if self._session.dialect != "mysql" or not _complete(self._table, [*self._old.values()]):
+            return False
+        return self._count(self._kept) <= self._count(self._table.name)
 
     def _is_own(self, column: Found) -> bool:
         """Whether a column is none of ours, and some row has something in it."""
@@ -122,6 +132,7 @@ class _Migration:
         """Beside the old one, then both renamed at once."""
         session, table = self._session, self._table
         new = f"{table.name}_v{table.version}_new"
+        session.run(f"DROP TABLE IF EXISTS {new}")
         try:
             for statement in create_statements(table, session.dialect, new, more):
                 session.run(statement)

@@ -127,6 +127,9 @@ class Session:
         if create and self.dialect == "sqlite":
             _touch(url)
         self._link: Link = self._explained(self._engine.connect)
+        if self.dialect == "mysql":
+            # a row that has the number 0 keeps it: MySQL would give it another one
+            self.run("SET SESSION sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')")
 
     def _explained(self, ask: Callable[[], Any]) -> Any:
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.db import dumping
+from sipgw.db import dumping, making
 from sipgw.db import migrate as migrating
 from sipgw.db.dumping import dump, load
 from sipgw.db.errors import DatabaseError, Duplicate, Refused, Unavailable, Unsupported
@@ -153,7 +153,7 @@ class Migrating(Making):
         prefix = "" if self.store.dialect == "mysql" else "subscriber_"
         self.store.run(OLD_SUBSCRIBER[self.store.dialect].format(OLD_COLUMNS.format(prefix)))
         self.store.update("version", {"table_version": 7}, {"table_name": "subscriber"})
-        self.store.insert("subscriber", {"id": 5, "username": "a", "domain": "d", "ha1": "x", "ha1b": "", "rpid": "+49"})
+        self.store.insert("subscriber", {"id": 0, "username": "a", "domain": "d", "ha1": "x", "ha1b": "", "rpid": "+49"})
         self.store.insert("subscriber", {"id": 9, "username": "b", "domain": "d", "ha1": "y", "ha1b": ""})
 
     def test_subscriber(self):
@@ -165,7 +165,7 @@ class Migrating(Making):
         self.assertEqual(faults(self.store), [])
         columns = ["id", "username", "ha1", "ha1_sha256", "rpid"]
         self.assertEqual(
-            [*self.store.select("subscriber", columns, (), "id").rows], [(5, "a", "x", "", "+49"), (9, "b", "y", "", None)]
+            [*self.store.select("subscriber", columns, (), "id").rows], [(0, "a", "x", "", "+49"), (9, "b", "y", "", None)]
         )
         self.assertEqual([column.name for column in self.store.columns("subscriber")][-2:], ["ha1_sha512t256", "rpid"])
         self.assertRaises(Duplicate, self.store.insert, "subscriber", {"username": "a", "domain": "d"})
@@ -300,6 +300,21 @@ class MySqlTests(Migrating, SynchronousTestCase):
     def url(self):
         """A new database."""
         return sql.fresh("mysql")
+
+    def test_broken_off(self):
+        """A migration that was broken off before its last step is not done twice; what is left of another one does not matter."""
+        self.old()
+        self.store.run("CREATE TABLE subscriber_v8_new (a INT)")
+        self.patch(migrating, "note_version", lambda *_: self.store.run("SELECT nonsense"))
+        self.assertRaises(Refused, migrate, self.store)
+        self.assertEqual(version_of(self.store, "subscriber"), 7)
+        self.patch(migrating, "note_version", making.note_version)
+        lines: list[str] = []
+        migrate(self.store, tell=lines.append)
+        self.assertIn("broken off", lines[0])
+        self.assertEqual(faults(self.store), [])
+        self.assertEqual(len(self.store.select("subscriber").rows), 2)
+        self.assertEqual(self.store.tables(), {"version", "subscriber", "subscriber_v7"})
 
 
 class TextTests(Making, SynchronousTestCase):
