@@ -32,7 +32,7 @@ from sipgw.redis.node import Node
 from sipgw.redis.url import Address, RedisUrl
 from sipgw.statistics import Counter
 
-QUICK = 1.0
+QUICK = 0.7
 """Seconds for a greeting where another server may answer instead, and for a sentinel's answer."""
 REFRESH = 1.0
 """Seconds between two readings of a cluster's table."""

@@ -18,7 +18,7 @@ from sipgw.redis.errors import NoAnswer, RedisFault, Unreachable
 from sipgw.redis.url import Address
 
 FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 0.5
+LONGEST_PAUSE = 0.25
 """Seconds between two attempts to connect."""
 
 
