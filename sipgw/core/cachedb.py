@@ -33,12 +33,15 @@ class Unsupported(CacheError):
 
 
 class Cache(Protocol):
-    """One store, or a part of one. Each method may wait; each raises ``CacheError`` if it cannot do its work.
+    """One store, or a part of one. Each method may wait; each raises ``CacheError`` if it cannot do its work."""
 
-    ``system`` is the name of its module, ``threshold`` how many microseconds a query may take, 0 for any time."""
+    @property
+    def system(self) -> str:
+        """The name of its module."""
 
-    system: str
-    threshold: int
+    @property
+    def threshold(self) -> int:
+        """How many microseconds a query may take, 0 for any time."""
 
     async def store(self, key: str, value: str, seconds: int) -> None:
         """Keep ``value``, for so many seconds, 0 for good."""

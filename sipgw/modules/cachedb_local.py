@@ -16,7 +16,7 @@ from math import inf
 from typing import Any
 
 from sipgw.core.blacklists import python_glob
-from sipgw.core.cachedb import CacheError, NotCounter, Row, Unsupported, parse_url
+from sipgw.core.cachedb import Cache, CacheError, NotCounter, Row, Unsupported, parse_url
 from sipgw.exports import Module, every, function, mi, param
 from sipgw.mi.jsonrpc import SERVER_ERROR, MIError
 from sipgw.script.run import Run
@@ -167,6 +167,15 @@ class CachedbLocal(Module):
         self._swept = 0.0
         self._sweeping: list[Iterator[None]] = []
         super().__init__(server, **parameters)
+        if server is not None:
+            server.user.caches.serve("local", self.open)
+
+    async def open(self, text: str) -> Cache:
+        """The collection that the URL of another module names."""
+        name = parse_url(text).database or DEFAULT
+        if name not in self.collections:
+            raise CacheError(f"there is no collection {name!r}: name it in cache_collections of cachedb_local")
+        return LocalCache(self, self.collections[name])
 
     async def start(self) -> None:
         """Make the collections known; without any URL, the default one as ``local``."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from random import SystemRandom
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -84,6 +84,16 @@ class AnswerCache:
         return len(self._entries)
 
 
+class Shared(Protocol):
+    """Answers that several servers share (the module dns_cache). Neither method may take long, nor raise."""
+
+    async def fetch(self, question: Question) -> tuple[Sequence[Record], int] | None:
+        """An answer and for how many seconds it still holds; None if there is none."""
+
+    async def keep(self, question: Question, records: Sequence[Record], ttl: int | None) -> None:
+        """Keep the answer of a name server, which said ``ttl``."""
+
+
 class Resolver:
     """The resolver of one server. ``user``: the transaction user, for its globals, sockets, statistics, clock and log.
 
@@ -111,6 +121,8 @@ class Resolver:
         self._shunned: dict[Server, float] = {}
         self._closed = False
         self.cache = AnswerCache(user.clock)
+        self.shared: Shared | None = None
+        """What is asked before the name servers, and told of their answers."""
         self.total_queries = user.statistics.counter("dns", "dns_total_queries")
         self.slow_queries = user.statistics.counter("dns", "dns_slow_queries")
 
@@ -219,6 +231,11 @@ class Resolver:
         started = self._user.clock()
         conf = self._conf.get()
         ttl: int | None = None
+        if self.shared is not None:
+            known = await self.shared.fetch(question)
+            if known is not None:
+                self.cache.put(question, self._permitted(known[0]), known[1])
+                return self._permitted(known[0])
         self.total_queries.value += 1
         for name in self._names(question.name, conf):
             answer = await self._ask_servers(question.kind, name, conf)
@@ -227,14 +244,21 @@ class Resolver:
                 break
             ttl = answer.ttl if ttl is None or answer.ttl is None else min(ttl, answer.ttl)
             if answer.records:
-                records = self._permitted(_renamed(answer.records, name, question.name))
+                records = _renamed(answer.records, name, question.name)
+                self._share(question, records, answer.ttl)
+                records = self._permitted(records)
                 self.cache.put(question, records, answer.ttl)
                 self._time(question, started)
                 return records
         else:
+            self._share(question, (), ttl)
             self.cache.put(question, (), ttl)
         self._time(question, started)
         return ()
+
+    def _share(self, question: Question, records: Sequence[Record], ttl: int | None) -> None:
+        if self.shared is not None:
+            self._user.launch(self.shared.keep(question, records, ttl))
 
     def _permitted(self, records: Sequence[Record]) -> Sequence[Record]:
         """``records`` without the addresses of this machine to itself, unless one of our sockets has such an address."""
