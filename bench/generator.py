@@ -158,6 +158,12 @@ class Load:
         self.send(self.caller, self.request("ACK", call, uri=uri, to_tag=tag, routes=routes))
         return self.request("BYE", call, cseq=2, uri=uri, to_tag=tag, routes=routes)
 
+    def dialog_first(self, call: int) -> bytes:
+        """A call that the server is to follow."""
+        return self.request("INVITE", call, body=SDP, content_type="application/sdp", extra="X-Dialog: yes\r\n")
+
+    dialog_answered = call_answered
+
     @staticmethod
     def all_values(data: bytes, name: bytes) -> list[bytes]:
         """The values of all headers ``name``."""
@@ -262,7 +268,7 @@ class Load:
 def main() -> None:
     """Run one load, print its figures."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("scenario", choices=("options", "register", "digest", "message", "call"))
+    options.add_argument("scenario", choices=("options", "register", "digest", "message", "call", "dialog"))
     for name in ("server", "operations", "caller", "callee"):
         options.add_argument(name, type=int)
     options.add_argument("transport", nargs="?", default="udp", choices=("udp", "tcp"))

@@ -37,6 +37,7 @@ WORKS = (
     Work("digest", 6000, 4),
     Work("message", 8000, 4),
     Work("call", 3000, 13),
+    Work("dialog", 3000, 13),
     Work("register", 8000, 2, "tcp"),
     Work("message", 5000, 4, "tcp"),
 )

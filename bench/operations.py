@@ -18,7 +18,7 @@ from bench.generator import Load
 from bench.memory import resident
 from sipgw.testing import WiredServer
 
-SCENARIOS = ("options", "register", "digest", "message", "call")
+SCENARIOS = ("options", "register", "digest", "message", "call", "dialog")
 OPERATIONS = 2000
 CALLER, CALLEE = 7001, 7002
 

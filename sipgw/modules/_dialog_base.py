@@ -20,6 +20,8 @@ from sipgw.proxy.shared_profiles import SharedProfiles
 from sipgw.script.run import Run
 
 NO_DB, REALTIME, DELAYED, SHUTDOWN = range(4)
+STOP_PATIENCE = 60.0
+"""Seconds that a server that stops waits for the database to take its dialogs."""
 
 _CLUSTER = "sharing dialogs between machines comes in a later version of sipgw"
 _profile = re.compile(r"[A-Za-z0-9_-]+").fullmatch
@@ -227,13 +229,12 @@ class DialogBase(Module):
             for call in tuple(self.follower.calls):
                 self.follower.profiles.leave_all(call)
         if self.writes is not None:
+            for call in tuple(self.follower.unsaved):
+                self.follower.save(call)
             store = self.follower.store
             if isinstance(store, DelayedStore):
                 store.flush()
-            else:
-                for call in self.follower.calls:
-                    self.follower.save(call)
-            await self.writes.close()
+            await self.writes.close(STOP_PATIENCE)
 
     async def _open_database(self) -> None:
         user = self.server.user
@@ -305,6 +306,8 @@ class DialogBase(Module):
         """A value, a profile or a flag has changed."""
         if self.db_flush_vals_profiles:
             self.follower.save(call)
+        elif self.follower.store is not None and State.ANSWERED <= call.state < State.DELETED:
+            self.follower.unsaved[call] = None
 
 
 __all__ = ["DID_NONE", "DialogBase"]

@@ -120,7 +120,8 @@ class Account:
     ``answered``: is told of the 2xx of a request instead of the backends, and says whether it takes it: a CDR will tell."""
 
     __slots__ = (
-        "answered", "backends", "created", "early", "extra", "legs", "listens", "swapped", "table", "wanted",
+        "answered", "backends", "created", "early", "extra", "legs", "listens", "swapped", "table", "told",
+        "wanted",
     )
 
     def __init__(self, backends: Mapping[str, Backend], created: float) -> None:
@@ -132,6 +133,8 @@ class Account:
         self.swapped = False
         self.listens = False
         self.answered: Callable[[Account, Record], bool] | None = None
+        self.told: set[tuple[str, str]] = set()
+        """The tags of the final answers that have been accounted."""
         self.extra: dict[str, Value] = {}
         self.legs: list[dict[str, Value]] = [{}]
 
@@ -167,6 +170,11 @@ class Account:
                 due = self.early and response is not None and bool(response.body)
             if due and self.wanted:
                 record = self.record(ANSWERED, context, status, response)
+                if status >= 200:
+                    answer = record.from_tag, record.to_tag
+                    if answer in self.told:
+                        return  # a 2xx that has come again (RFC 3261 13.3.1.4)
+                    self.told.add(answer)
                 if 200 <= status < 300 and self.answered is not None and self.answered(self, record):
                     return
                 self.write(record)

@@ -128,6 +128,10 @@ class Follower:
 
     def __post_init__(self) -> None:
         self.calls = CallTable(self.user.worker)
+        self._young: dict[Call, None] = {}
+        """Calls that are yet to be answered, in the order of their beginning."""
+        self.unsaved: dict[Call, None] = {}
+        """Calls of which something has changed that is not worth a write by itself."""
         self.ends: Deadlines[Call] = Deadlines(self.user.clock, self.user.after, self.overdue)
 
     # -- the INVITE
@@ -161,6 +165,7 @@ class Follower:
         if settings.match_mode != DID_NONE and settings.record_routed:
             run.edits = run.edits.note(RouteParam(f";{settings.rr_param}={call.did}"))
         self.calls.add(call)
+        self._young[call] = None
         self.counters.processed.value += 1
         if run.transaction is not None:
             call.transaction = weakref.ref(run.transaction)
@@ -226,6 +231,7 @@ class Follower:
         before, after = self._step(call, Happening.SUCCESS)
         if after is not State.ANSWERED or before is State.ANSWERED:
             return
+        self._young.pop(call, None)
         if before is State.EARLY:
             self.counters.early.value -= 1
         elif before is State.DELETED:
@@ -256,6 +262,7 @@ class Follower:
         before, after = self._step(call, happening)
         if after is not State.DELETED or before is State.DELETED:
             return
+        self._young.pop(call, None)
         if before is State.EARLY:
             self.counters.early.value -= 1
         self.counters.failed.value += 1
@@ -266,7 +273,9 @@ class Follower:
     def sweep(self) -> None:
         """End the dialogs whose INVITE has lost its transaction without an answer."""
         oldest = self.user.wall_clock() - 30
-        for call in [call for call in self.calls if call.state < State.ANSWERED and call.created < oldest]:
+        for call in tuple(self._young):
+            if call.created > oldest:
+                break
             context = call.transaction()
             if context is None or context.server.state is TransactionState.TERMINATED:
                 self._failed(call, Happening.GONE, None)
@@ -433,6 +442,7 @@ class Follower:
     def _over(self, call: Call, event: str, run: Run | None, leg: Leg | None) -> None:
         """Do what follows when an answered call has ended."""
         self.ends.lift(call)
+        self.unsaved.pop(call, None)
         self.counters.active.value -= 1
         call.holds += 1
         self.run_route(call, "hangup")
@@ -467,6 +477,7 @@ class Follower:
     def save(self, call: Call) -> None:
         """Something has changed that is worth keeping."""
         if self.store is not None and State.ANSWERED <= call.state < State.DELETED:
+            self.unsaved.pop(call, None)
             self.store.saved(call)
 
     def run_route(self, call: Call, which: str, done: Callable[[Any], None] | None = None) -> None:

@@ -100,6 +100,16 @@ class BackendTests(SynchronousTestCase):
             self.play(status)
             self.assertEqual((self.rows("acc"), self.rows("missed_calls")), (answered, missed), (flags, status))
 
+    def test_repeated(self) -> None:
+        """A 2xx that comes again is not accounted again; one of another phone is."""
+        self.script(self.account("db"))
+        self.rig.arrive(request("INVITE"), 7001)
+        (sent,) = self.rig.sent(7002)
+        for tag in ("b1", "b1", "c1", "b1", "c1"):
+            self.rig.arrive(response(sent, 200).replace(b"tag=b1", f"tag={tag}".encode()), 7002)
+        self.assertEqual(self.rig.said(7001).count("200"), 5)
+        self.assertEqual([row["to_tag"] for row in self.rows("acc")], ["b1", "c1"])
+
     def test_setup_time(self) -> None:
         """The time from the first accounting to the answer."""
         self.script(self.account("db"))

@@ -173,6 +173,8 @@ class StoreTests(StoredDialing):
                 within="if (is_method(\"ACK\")) { t_relay(); $dlg_val(x) = 1; exit; }")
             self.talk()
             self.assertEqual(self.rows()[0]["vars"], seen)
+            self.restart(orderly=True)
+            self.assertEqual((self.rows()[0]["vars"], self.calls[0].values), (b"x#2#1|", {"x": 1}))
             del self.phones
 
     def test_commands(self) -> None:
