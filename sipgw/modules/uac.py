@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from sipgw.exports import BRANCH, FAILURE, REQUEST, HeaderText, Module, function, param, requires
+from sipgw.modules.dialog import Dialog
 from sipgw.modules.rr import Rr
 from sipgw.modules.tm import Tm
 from sipgw.modules.uac_auth import UacAuth
@@ -67,16 +68,16 @@ def check_param(value: str) -> None:
 class Uac(Module):
     """Calls as somebody else, and with a password."""
 
-    later = {"force_dialog": "dialogs of the module dialog; calls are followed by our Record-Route here"}
-
     tm: Tm = requires("tm")
     uac_auth_module: UacAuth = requires("uac_auth")
     rr: Rr | None = requires("rr", optional=True)
+    dialog: Dialog | None = requires("dialog", optional=True)
 
     restore_mode: str = param("auto", "How later requests get the same names: none, manual or auto", check=check_mode)
     restore_passwd: str = param("", "What the names in our Record-Route are sealed with")
     rr_from_store_param: str = param("vsf", "The parameter of our Record-Route with what From was", check=check_param)
     rr_to_store_param: str = param("vst", "The parameter of our Record-Route with what To was", check=check_param)
+    force_dialog: int = param(0, "1: a call whose names are changed gets a dialog, if the script makes none")
 
     async def start(self) -> None:
         """Look at each Route of ours."""
@@ -86,6 +87,8 @@ class Uac(Module):
             self.rr.on_route.append(self._routed)
         elif self.restore_mode != "none":
             raise ValueError(f'uac: restore_mode "{self.restore_mode}" needs loadmodule "rr.so"')
+        if self.force_dialog and self.dialog is None:
+            raise ValueError('uac: force_dialog needs loadmodule "dialog.so"')
 
     # -- names
 
@@ -105,6 +108,10 @@ class Uac(Module):
             if uri and uri != address.uri_text and run.message.to_tag is None:
                 text = self._disguise.close(Uris(address.uri_text, uri))
                 run.edits = run.edits.note(RouteParam(f";{self._params[name]}={text}"))
+        message = run.message
+        if self.force_dialog and self.dialog is not None and run.kind is RouteKind.REQUEST and message.to_tag is None:
+            if message.method == "INVITE":
+                self.dialog.create_dialog(run)
         return True
 
     @function(REQUEST | FAILURE | BRANCH)

@@ -207,6 +207,23 @@ class AuthorizeTests(Asked):
         self.scripted.clock.advance(32)
         self.assertEqual(self.code(answered(challenge)), "-3")
 
+    def test_clock(self) -> None:
+        """A clock on the wall that is set costs nobody a challenge; where servers share a secret it costs one."""
+        shared = f'modparam("auth", "secret", "{"s" * 32}")\nmodparam("auth", "disable_nonce_check", 1)\n'
+        for rest, expected in (("", "1"), (shared, "-3")):
+            for jump in (86400, -3600):
+                self.start(rest)
+                challenge = self.ask()
+                user: Any = self.scripted.server.user
+                before = user.wall_clock
+                user.wall_clock = lambda before=before, jump=jump: before() + jump
+                auth: Any = self.scripted.server.modules["auth"]
+                auth.clock = user.wall_clock if rest else user.clock
+                found = self.send(register(more=answered(challenge)))
+                self.assertEqual(found.header("X-Code"), expected)
+                if found.status == 401:
+                    self.assertEqual(self.code(answered(challenges(found)[0])), "1")
+
     def test_uri(self) -> None:
         """Credentials are for one request: its user, and its host unless that is ours."""
         self.start()

@@ -225,6 +225,24 @@ class DialogTests(Disguises):
         self.assertEqual(self.call()[0].header("CSeq"), "1 INVITE")
 
 
+class WithDialogTests(DialogTests):
+    """The same where the module dialog follows each call, too."""
+
+    def begin(self, first: str = "", *, within: str = "", rest: str = "", algorithms: str = "") -> None:
+        """Start the server; the dialog is made by hand."""
+        super().begin(f"create_dialog(); {first}", within=within, rest=f'loadmodule "dialog.so"\n{rest}', algorithms=algorithms)
+
+    def test_force_dialog(self) -> None:
+        """force_dialog makes a dialog of a call whose names are changed, and of no other."""
+        for name, dialogs in (("", 0), ('uac_replace_from( , "sip:x@y");', 1)):
+            rest = 'loadmodule "dialog.so"\nmodparam("uac", "force_dialog", 1)'
+            Disguises.begin(self, name, rest=rest)
+            self.call()
+            active = self.wired.user.statistics.find("dialog:active_dialogs")
+            self.assertEqual(active and active.read(), dialogs)
+        self.assertRaises(ValueError, Uac(restore_mode="none", force_dialog=1).start().send, None)
+
+
 class AnswerTests(Disguises):
     """uac_auth."""
 
@@ -335,6 +353,14 @@ class AnswerTests(Disguises):
         self.begin('if (!uac_auth()) xlog("L_ALERT", "nothing");')
         self.call()
         self.assertIn("nothing", self.logged())
+
+
+class AnswerWithDialogTests(AnswerTests):
+    """The same where the module dialog follows each call, too."""
+
+    def begin(self, first: str = "", *, within: str = "", rest: str = "", algorithms: str = "") -> None:
+        """Start the server; the dialog is made by hand."""
+        super().begin(f"create_dialog(); {first}", within=within, rest=f'loadmodule "dialog.so"\n{rest}', algorithms=algorithms)
 
 
 class ParameterTests(SynchronousTestCase):
