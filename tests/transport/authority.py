@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.names import authority, common, dns, server
+
+from tests.children import free_port
 
 HOST = "127.0.0.1"
 
@@ -30,9 +33,14 @@ class Authority:
     def __init__(self, reactor: Any, zone: Zone) -> None:
         factory: Any = server.DNSServerFactory(authorities=[zone])
         factory.noisy = False
-        self.tcp = reactor.listenTCP(0, factory, interface=HOST)
-        self.port: int = self.tcp.getHost().port
-        self.udp = reactor.listenUDP(self.port, dns.DNSDatagramProtocol(factory), interface=HOST)
+        self.port = free_port()
+        while True:  # somebody else may be quicker to take it
+            try:
+                self.tcp = reactor.listenTCP(self.port, factory, interface=HOST)
+                self.udp = reactor.listenUDP(self.port, dns.DNSDatagramProtocol(factory), interface=HOST)
+                break
+            except CannotListenError:
+                self.port = free_port()
 
     @property
     def server(self) -> tuple[str, int]:

@@ -96,7 +96,7 @@ class RelayTests(StreamCase):
         """Where there is no socket of a transport nothing is sent, and the script is told."""
         peer = self.peer()
         peer.send(request("MESSAGE", to(9, "tls")))
-        self.assertEqual(peer.statuses(), ["477"])
+        self.assertEqual(peer.statuses(), ["500"])
         peer.send(request("MESSAGE", to(9, host="224.0.1.75"), branch="b"))
         self.assertEqual(peer.statuses(), ["477"])
         self.assertIn("it is a multicast address", self.lines[-1])

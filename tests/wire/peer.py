@@ -35,6 +35,11 @@ _LENGTH = re.compile(rb"^(?:content-length|l)[ \t]*:[ \t]*([0-9]+)", re.IGNORECA
 _LINE_END = re.compile(rb"\r\n(?![ \t])")
 
 
+def bracketed(host: str) -> str:
+    """An address as it stands in a URI or a Via."""
+    return f"[{host}]" if ":" in host else host
+
+
 def head_lines(message: bytes) -> list[bytes]:
     """The lines of the head, folds kept inside."""
     return _LINE_END.split(message.partition(b"\r\n\r\n")[0])
@@ -139,14 +144,16 @@ class Stream:
 
 
 class Peer:
-    """A client and a next hop, on addresses of 127.0.0.0/8 that nobody else uses.
+    """A client and a next hop, on addresses of 127.0.0.0/8 that nobody else uses, or on ``::1``.
 
-    ``next_hop``: where the next hop listens, over UDP and TCP."""
+    ``server``: the address of the server; ``next_hop``: where the next hop listens, over UDP and TCP."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: str = HOST) -> None:
+        self.server = server
+        self.family = socket.AF_INET6 if ":" in server else socket.AF_INET
         self.count = 0
         self.marker = ""
-        self.marker_uri = f"sip:{HOST}"
+        self.marker_uri = f"sip:{bracketed(server)}"
         self.answered = False
         """Whether the last marker is."""
         self.answers: Callable[[bytes], list[bytes]] = lambda request: [usual_answer(request)]
@@ -155,16 +162,16 @@ class Peer:
         self.send: Callable[[bytes], Any] = len
         """Sends to the server, on the way that is being tried."""
         self.selector = selectors.DefaultSelector()
-        self.host, self.udp = self._bind()
+        self.host, self.udp = self._bind() if server == HOST else self._bind_alone(server)
         for each in self.udp:
             self._watch(each, self._datagram)
-        next_host = self.host.rpartition(".")[0] + ".254"
-        hop = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        next_host = self.host.rpartition(".")[0] + ".254" if server == HOST else server
+        hop = socket.socket(self.family, socket.SOCK_DGRAM)
         hop.bind((next_host, 0))
         self._watch(hop, self._relayed_datagram)
         port: int = hop.getsockname()[1]
-        self._watch(socket.create_server((next_host, port)), self._accept)
-        self.next_hop = f"{next_host}:{port}"
+        self._watch(socket.create_server((next_host, port), family=self.family), self._accept)
+        self.next_hop = f"{bracketed(next_host)}:{port}"
 
     @staticmethod
     def _bind() -> tuple[str, list[socket.socket]]:
@@ -184,6 +191,23 @@ class Peer:
                 return host, made
         raise AssertionError("no address of the loopback network has the ports free")
 
+    def _bind_alone(self, host: str) -> tuple[str, list[socket.socket]]:
+        """The same at an address that there is only one of; whoever has it may go."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            made = []
+            try:
+                for port in PORTS:
+                    made.append(socket.socket(self.family, socket.SOCK_DGRAM))
+                    made[-1].bind((host, port))
+                return host, made
+            except OSError:
+                for each in made:
+                    each.close()
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
     def _watch(self, opened: socket.socket, call: Callable[[socket.socket], None]) -> None:
         opened.setblocking(False)
         self.selector.register(opened, selectors.EVENT_READ, call)
@@ -200,7 +224,7 @@ class Peer:
     def over_udp(self, message: bytes, port: int) -> Seen:
         """Send one datagram to ``port`` of the server; what it leads to."""
         client = self.udp[0]
-        self.send = lambda data: client.sendto(data, (HOST, port))
+        self.send = lambda data: client.sendto(data, (self.server, port))
         return self._try(message, "UDP")
 
     def over_tcp(self, message: bytes, port: int) -> Seen:
@@ -215,7 +239,7 @@ class Peer:
         return seen
 
     def _connect(self, port: int) -> Stream:
-        stream = Stream(socket.create_connection((HOST, port), PATIENCE, (self.host, 0)), self._response)
+        stream = Stream(socket.create_connection((self.server, port), PATIENCE, (self.host, 0)), self._response)
         self._watch(stream.socket, lambda _opened: self._read(stream))
         self.send = stream.send
         return stream
@@ -239,8 +263,8 @@ class Peer:
             self.count += 1
             self.marker = f"marker-{os.getpid()}-{self.count}"
             text = (
-                f"OPTIONS {self.marker_uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {self.host};branch=z9hG4bK{self.marker}\r\n"
-                f"From: <sip:marker@{self.host}>;tag=m\r\nTo: <sip:{HOST}>\r\nCall-ID: {self.marker}\r\nCSeq: 1 OPTIONS\r\n"
+                f"OPTIONS {self.marker_uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {bracketed(self.host)};branch=z9hG4bK{self.marker}\r\n"
+                f"From: <sip:marker@{bracketed(self.host)}>;tag=m\r\nTo: <sip:{bracketed(self.server)}>\r\nCall-ID: {self.marker}\r\nCSeq: 1 OPTIONS\r\n"
                 "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
             )
             self.send(text.encode())

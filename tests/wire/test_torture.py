@@ -17,10 +17,10 @@ import socket
 from pathlib import Path
 from secrets import token_hex
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.children import HOST, free_port, twistd, wait_for
-from tests.wire.peer import RELAYED, RELAYED_INVITE, Peer, Seen, answer_to, head_lines, header, usual_answer
+from tests.wire.peer import RELAYED, RELAYED_INVITE, Peer, Seen, answer_to, bracketed, head_lines, header, usual_answer
 
 HERE = Path(__file__).parent
 TORTURE = HERE.parent / "torture"
@@ -29,7 +29,7 @@ ROLES = ("agent", "registrar", "relay", "stateless")
 COPIED = re.compile(rb"(?:via|v|from|f|to|t|call-id|i|cseq)[ \t]*:", re.IGNORECASE)
 TO = re.compile(rb"(?:to|t)[ \t]*:", re.IGNORECASE)
 VIA = re.compile(rb"(?:via|v)[ \t]*:", re.IGNORECASE)
-OURS = re.compile(rb"Via: SIP/2.0/(UDP|TCP) 127.0.0.1:\d+;branch=z9hG4bK\w+(;i=\d+)?")
+OURS = re.compile(rb"Via: SIP/2.0/(UDP|TCP) (127.0.0.1|\[::1\]):\d+;branch=z9hG4bK\w+(;i=\d+)?")
 LENGTH = re.compile(rb"^(?:content-length|l)[ \t]*:[ \t]*([0-9]+)", re.IGNORECASE | re.MULTILINE)
 
 REWRITTEN = {
@@ -83,14 +83,16 @@ def told(seen: Seen) -> str:
 class WireTestCase(SynchronousTestCase):
     """A server, and a peer."""
 
+    host = HOST
+
     def setUp(self):
-        self.peer = Peer()
+        self.peer = Peer(self.host)
         self.addCleanup(self.peer.close)
         self.ports = {role: free_port() for role in ROLES}
         arguments = ["sipgw", "-c", str(HERE / "roles.cfg"), "-o", f"next={self.peer.next_hop}"]
         for role, port in self.ports.items():
             for transport in ("udp",) if role == "stateless" else ("udp", "tcp"):
-                arguments += ["--socket", f"{transport}:{HOST}:{port} tag {role}"]
+                arguments += ["--socket", f"{transport}:{bracketed(self.host)}:{port} tag {role}"]
         self.child = twistd(arguments, Path(self.mktemp()).absolute())
         self.addCleanup(self.child.kill)
         self.addCleanup(self.end)
@@ -199,7 +201,7 @@ def relay_faults(name: str, message: bytes, relayed: bytes, transport: str) -> l
         if field.lower() == b"max-forwards":
             same = now.startswith(field) and int(now.partition(b":")[2]) == int(value) - 1
         else:
-            same = was == now or (now is stamped and is_stamped(was, now))
+            same = was == now or (now is stamped and is_stamped(was, now, ""))
         if not same:
             faults.append(f"{was!r} has become {now!r}")
     body, arrived = message.partition(b"\r\n\r\n")[2], relayed.partition(b"\r\n\r\n")[2]
@@ -209,6 +211,19 @@ def relay_faults(name: str, message: bytes, relayed: bytes, transport: str) -> l
     elif length is not None:
         body = body[: int(length[1])]
     return faults if arrived == body else [*faults, f"{body!r} has become {arrived!r}"]
+
+
+class SixTests(RoleTests):
+    """The same over IPv6."""
+
+    host = "::1"
+
+    def setUp(self):
+        try:
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        except OSError as error:
+            raise SkipTest(f"there is no ::1 here: {error}") from None
+        super().setUp()
 
 
 class ResponseTests(WireTestCase):
