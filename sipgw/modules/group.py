@@ -1,7 +1,7 @@
 """group: who is in which group, by a table of users, by a table of patterns that their URIs match, or by an AAA server (RADIUS).
 
 The table of users, and the server, are asked each time. The patterns are read at the start; one that is none ends it. COMPAT:
-they are tried from the last row to the first; ``db_is_user_in`` gives -6 for who is not in the group, -5 where the database fails,
+they are tried from the last row to the first; ``db_is_user_in`` gives -6 for who is not in the group, -5 if the database fails,
 -1 where nobody is named, ``aaa_is_user_in`` -12 for who is not and where the server fails, -4 without authorized credentials."""
 
 from __future__ import annotations
