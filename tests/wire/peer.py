@@ -262,9 +262,10 @@ class Peer:
         for _ in range(2):
             self.count += 1
             self.marker = f"marker-{os.getpid()}-{self.count}"
+            own, server = bracketed(self.host), bracketed(self.server)
             text = (
-                f"OPTIONS {self.marker_uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {bracketed(self.host)};branch=z9hG4bK{self.marker}\r\n"
-                f"From: <sip:marker@{bracketed(self.host)}>;tag=m\r\nTo: <sip:{bracketed(self.server)}>\r\nCall-ID: {self.marker}\r\nCSeq: 1 OPTIONS\r\n"
+                f"OPTIONS {self.marker_uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {own};branch=z9hG4bK{self.marker}\r\n"
+                f"From: <sip:marker@{own}>;tag=m\r\nTo: <sip:{server}>\r\nCall-ID: {self.marker}\r\nCSeq: 1 OPTIONS\r\n"
                 "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
             )
             self.send(text.encode())
