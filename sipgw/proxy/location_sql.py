@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence, Set
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 
 from sipgw.db.errors import DatabaseError
 from sipgw.interfaces import Change
@@ -234,6 +234,7 @@ class WriteBack(_Loading):
         super().__init__(name, backing, **options)
         self._dirty: dict[int, Binding | None] = {}
         self._new: set[int] = set()
+        self._flushing = DeferredLock()
 
     def state(self, binding: Binding) -> str:
         """Whether it has a row, and whether that is as it should be."""
@@ -275,14 +276,21 @@ class WriteBack(_Loading):
 
     async def flush(self) -> None:
         """Write what has changed; ``NotStored`` if that cannot be done now: then it is still to be written."""
+        await self._flushing.acquire()
+        try:
+            await self._flush()
+        finally:
+            self._flushing.release()
+
+    async def _flush(self) -> None:
         rows, writer = self.backing.rows, self.backing.writer
         dirty, self._dirty = self._dirty, {}
+        self._new.clear()  # from now on each may have a row
         serials = list(dirty)
         for start in range(0, len(serials), FLUSH):
             written = []
             for serial in serials[start : start + FLUSH]:
                 binding = dirty[serial]
-                self._new.discard(serial)
                 if binding is None:
                     change = rows.delete(self.name, serial)
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.proxy import location_drafts, location_writer
 from sipgw.proxy.location_rows import contact_id
 from sipgw.proxy.location_writer import PATIENCE
 from tests.db.memory import MemoryDatabase
@@ -186,6 +187,20 @@ class WriteThroughTests(SynchronousTestCase):
         self.assertEqual((there.rows(), there.calls("ann")), ([("ann", "sip:a@h"), ("bob", BOB)], "sip:a@h"))
         self.assertEqual(there.register("eve", "sip:e@h"), "200 sip:e@h 600")
 
+    def test_bounds(self) -> None:
+        """Only so many stand in line for one user, and only so many wait in all; the others are told at once."""
+        self.patch(location_drafts, "LINE", 3)
+        self.patch(location_writer, "WAITING", 5)
+        there = Located(WRITE_THROUGH)
+        there.database.slow = True
+        answers = [there.register("bob", BOB) for _ in range(6)]
+        self.assertEqual(answers, ["", "", "", "", "503 after 10", "503 after 10"])
+        answers = [there.register(f"u{number}", BOB) for number in range(7)]
+        self.assertEqual(answers, ["", "", "", "", "", "503 after 10", "503 after 10"])
+        there.database.slow = False
+        there.database.answer()
+        self.assertEqual([each.status for each in there.answers()], [200] * 9)
+
     def test_one_bad(self) -> None:
         """A contact that the database does not take is refused for good, and harms no other of its transaction."""
         there = Located(WRITE_THROUGH)
@@ -357,6 +372,25 @@ class WriteBackTests(SynchronousTestCase):
         there.database.down = False
         there.answers(10)
         self.assertEqual(there.rows("username", "cseq"), [("ann", 3), ("bob", 2)])
+
+    def test_meanwhile(self) -> None:
+        """What changes while it is being written is written again: nothing stays that has gone, nothing goes that has come."""
+        there = Located(WRITE_BACK, 'modparam("usrloc", "timer_interval", 10)')
+        there.register("bob", BOB)
+        there.register("ann", "sip:a@h")
+        there.database.slow = True
+        there.answers(10)
+        there.register("bob", "*", expires=0)
+        there.register("ann", "*", expires=0)
+        there.answers(10)
+        there.register("ann", "sip:a@h")
+        there.answers(10)
+        for _ in range(6):
+            there.database.answer()
+            there.answers()
+        there.database.slow = False
+        there.answers(10)
+        self.assertEqual((there.rows(), there.table.count), ([("ann", "sip:a@h")], 1))
 
     def test_restart(self) -> None:
         """A new process has what was written, expired contacts excepted."""
