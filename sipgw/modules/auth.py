@@ -33,7 +33,7 @@ from sipgw.sip.nonce import NonceTable
 from sipgw.sip.uri import Uri
 
 MAX_USED = 200_000
-"""Used nonces that are remembered: about 30 MB, more than this server can check in half a minute."""
+"""Used nonces that are remembered: about 45 MB."""
 
 _e164 = re.compile(r"\+[0-9]{1,15}").fullmatch
 

@@ -25,6 +25,9 @@ class Credential(NamedTuple):
     realm: str
     password: str
 
+    def __repr__(self) -> str:
+        return f"<Credential {self.user!r} of {self.realm!r}>"
+
     def hash(self, algorithm: str) -> str | None:
         """The HA1 for ``algorithm``; None if there is only one of another."""
         found = _ha1(self.password)

@@ -9,7 +9,7 @@ overtaken mean nothing any more."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ class Account:
     proxy: str = ""
     third_party: str = ""
     username: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
     params: str = ""
     expires: int = 3600
     socket: str = ""

@@ -373,6 +373,7 @@ class ParameterTests(SynchronousTestCase):
             with self.assertRaises(ValueError) as caught:
                 UacAuth().set_parameter("credential", text)
             self.assertNotIn("secret", str(caught.exception))
+        self.assertNotIn("secret", repr(parse_credential("a:b:secret")))
         self.assertRaises(ValueError, UacAuth().set_parameter, "auth_realm_avp", "$var(x)")
         self.assertRaises(ValueError, Uac().set_parameter, "restore_mode", "other")
         self.assertRaises(ValueError, Uac().set_parameter, "rr_to_store_param", "a;b")

@@ -393,4 +393,5 @@ class AccountTests(SynchronousTestCase):
         Account(**KEY, params=";a=b").check()  # type: ignore[arg-type]
         for changed in ({"expires": 0}, {"proxy": "x"}, {"third_party": "sip:a@b>"}, {"params": "a"}, {"params": ";\r\n"}):
             self.assertRaises(MalformedMessage, Account(**KEY, **changed).check)  # type: ignore[arg-type]
+        self.assertNotIn("secret", repr(Account("sip:a@b", "sip:a@c", "sip:d", password="secret")))
         self.assertRaises(ValueError, UacRegistrant().set_parameter, "reregister_expiry_percentage", 101)
