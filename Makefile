@@ -10,7 +10,8 @@ READY_DEV = .venv/ready-dev
 TESTS ?= tests
 PHONES = for pair in sip-tester=sipp baresip-core=baresip linphone-cli=linphonec; do tests/install.sh $$pair || true; done
 SERVERS = for pair in postgresql=pg_ctlcluster mariadb-server=mariadbd redis-server=redis-server redis-sentinel=redis-sentinel \
-	slapd=slapd ldap-utils=ldapsearch freeradius=freeradius; do PATH="$$PATH:/usr/sbin" tests/install.sh $$pair || true; done
+	slapd=slapd ldap-utils=ldapsearch freeradius=freeradius kannel=bearerbox kannel-extras=drive_smpp; do \
+	PATH="$$PATH:/usr/sbin:/usr/lib/kannel/test" tests/install.sh $$pair || true; done
 ARGS ?=
 
 .PHONY: run test check bench nightly demo-sms clean

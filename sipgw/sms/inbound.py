@@ -66,9 +66,10 @@ class Around(Protocol):
 
 
 def is_receipt(pdu: Pdu) -> bool:
-    """Whether a ``deliver_sm`` says what became of a message (5.2.12): a receipt, or a notification before it."""
+    """Whether a ``deliver_sm`` says what became of a message (5.2.12): a receipt, or a notification before it. Some SMSCs do not
+    mark their receipts, but give them both parameters; Kannel's emulator gives one of them to everything."""
     kind = pdu["esm_class"] & 0x3C
-    return kind in (0x04, 0x20) or TLV["receipted_message_id"] in pdu.tlvs
+    return kind in (0x04, 0x20) or (TLV["receipted_message_id"] in pdu.tlvs and TLV["message_state"] in pdu.tlvs)
 
 
 class Inbound:

@@ -147,6 +147,8 @@ class Outbound:
         self.targets: dict[str, Target] = {}
         self.doubtful = 0
         """Parts that were sent again without knowing whether they had arrived."""
+        self.writing = 0
+        """Messages whose end is being written."""
         self._reference = 0
         self._stopped = False
 
@@ -320,6 +322,13 @@ class Outbound:
         self.around.launch(self._end(target, job))
 
     async def _end(self, target: Target, job: _Job) -> None:
+        self.writing += 1
+        try:
+            await self._ended(target, job)
+        finally:
+            self.writing -= 1
+
+    async def _ended(self, target: Target, job: _Job) -> None:
         around, message = self.around, job.message
         target.known.discard(message.id)
         try:
