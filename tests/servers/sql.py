@@ -9,13 +9,15 @@ import functools
 import itertools
 import os
 import pwd
+import random
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.children import HOST, free_port
+from tests.children import HOST, wait_for
 from tests.servers.private import PrivateServer, folder
 
 __all__ = ["ENGINES", "MariaDb", "Postgres", "SqlServer", "fresh", "mariadb", "missing", "postgres", "server", "sqlite"]
@@ -35,6 +37,18 @@ def missing(engine: str) -> str | None:
         return None
     command, package = ("initdb", "postgresql") if engine == "postgres" else ("mariadbd", "mariadb-server")
     return None if _program(command) else f"{package} is not installed: make test, or tests/install.sh {package}="
+
+
+def lasting_port() -> int:
+    """A TCP port that nobody has, and that no outgoing connection is given while its server is down for a moment."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
 
 
 def _program(name: str) -> str | None:
@@ -90,7 +104,7 @@ class Postgres(SqlServer):
     def __init__(self, durable: bool = False) -> None:
         directory = folder("postgres")
         owner = _owner("postgres")
-        self.port = free_port()
+        self.port = lasting_port()
         data = directory / "data"
         data.mkdir(mode=0o700)
         if owner:
@@ -161,9 +175,16 @@ class Postgres(SqlServer):
         pid = self._process.pid
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
+    def sleeps(self, database: str) -> bool:
+        """Whether a statement sleeps there."""
+        asked = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'PgSleep'"
+        return bool(self.administer(asked))
+
     def disconnect(self, database: str) -> None:
-        """Break off whoever is connected to ``database``, as an administrator would."""
-        self.administer(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+        """Break off whoever is connected to ``database``, as an administrator would; when this returns they are gone."""
+        asked = f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+        gone = {row[0] for row in self.administer(asked)}
+        wait_for(lambda: not gone & {row[0] for row in self.administer("SELECT pid FROM pg_stat_activity")}, "backends end")
 
 
 class MariaDb(SqlServer):
@@ -174,7 +195,7 @@ class MariaDb(SqlServer):
     def __init__(self, durable: bool = False) -> None:
         directory = folder("mariadb")
         owner = _owner("mysql")
-        self.port = free_port()
+        self.port = lasting_port()
         data = directory / "data"
         data.mkdir(mode=0o700)
         if owner:
@@ -232,10 +253,22 @@ class MariaDb(SqlServer):
             return False
         return True
 
+    def sleeps(self, database: str) -> bool:
+        """Whether a statement sleeps there."""
+        asked = f"SELECT 1 FROM information_schema.processlist WHERE db = '{database}' AND state = 'User sleep'"
+        return bool(self.administer(asked))
+
     def disconnect(self, database: str) -> None:
-        """Break off whoever is connected to ``database``, as an administrator would."""
-        for (number,) in self.administer(f"SELECT id FROM information_schema.processlist WHERE db = '{database}'"):
-            self.administer(f"KILL {number}")
+        """Break off whoever is connected to ``database``, as an administrator would; when this returns they are gone."""
+        listed = "SELECT id FROM information_schema.processlist"
+        gone = {number for (number,) in self.administer(f"{listed} WHERE db = '{database}'")}
+        for number in gone:
+            try:
+                self.administer(f"KILL {number}")
+            except Exception as error:
+                if error.args[0] != 1094:  # it has gone by itself
+                    raise
+        wait_for(lambda: not gone & {number for (number,) in self.administer(listed)}, "connections end")
 
 
 def _started(make: Callable[[], S]) -> S:
