@@ -295,6 +295,7 @@ class Modernisation:
         if name in FUNCTIONS and not (self.symbols and name in self.symbols.functions):
             self.hint(call, f"`{name}` is now called `{FUNCTIONS[name]}`", f"write {FUNCTIONS[name]}(...)")
             call = replace(call, name=FUNCTIONS[name])
+        call = self.rearranged(call)
         function = self.symbols.function(call.name, len(call.arguments)) if self.symbols else None
         if function is None:
             return call
@@ -313,6 +314,22 @@ class Modernisation:
         if arguments == list(call.arguments):
             return call
         return replace(call, arguments=tuple(arguments))
+
+
+    def rearranged(self, call: Call) -> Call:
+        """Rewrite the arguments of functions that took others: a qop was 0 or 1, uac_replace_from() could have a URI alone."""
+        arguments = call.arguments
+        if call.name in ("www_challenge", "proxy_challenge") and len(arguments) == 2:
+            qop = arguments[1]
+            if isinstance(qop, Int | Str) and str(qop.value) in ("0", "1"):
+                realm = arguments[:1]
+                hint = f'write {call.name}(realm, "auth")' if str(qop.value) == "1" else f"write {call.name}(realm)"
+                self.hint(qop, f"the qop of {call.name}() is a word, not a number", hint)
+                return replace(call, arguments=(*realm, Str("auth", pos=qop.pos)) if str(qop.value) == "1" else realm)
+        if call.name in ("uac_replace_from", "uac_replace_to") and len(arguments) == 1:
+            self.hint(call, f"{call.name}() takes a display name before the URI", f"write {call.name}( , uri)")
+            return replace(call, arguments=(None, *arguments))
+        return call
 
 
 _INTEGER: Callable[[str], Any] = re.compile(r"-?[0-9]{1,9}").fullmatch

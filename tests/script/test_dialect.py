@@ -99,6 +99,19 @@ class DialectTests(SynchronousTestCase):
             self.assertEqual(found.arguments, arguments, text)
             self.assertEqual(len(hints), "is_method" not in text and '"a"' not in text, text)
 
+    def test_rearranged(self):
+        """Arguments that were others: the qop of a challenge, the URI of uac_replace_from()."""
+        realm, uri = Str(""), Str("sip:a@b")
+        for text, arguments, count in (
+            ('www_challenge("", "0");', (realm,), 1), ('proxy_challenge("", "1");', (realm, Str("auth")), 1),
+            ('www_challenge("", 1);', (realm, Str("auth")), 1), ('www_challenge("", "auth");', (realm, Str("auth")), 0),
+            ('www_challenge("");', (realm,), 0), ('uac_replace_from("sip:a@b");', (None, uri), 1),
+            ('uac_replace_to("", "sip:a@b");', (realm, uri), 0),
+        ):
+            found, hints = statement(text)
+            assert isinstance(found, Call)
+            self.assertEqual((found.arguments, len(hints)), (arguments, count), text)
+
     def test_unchanged(self):
         """What is written in today's language is shared, not copied."""
         config = parse('route { if (is_method("INVITE")) { $var(x) = 1 + 2; t_relay(); } }')
