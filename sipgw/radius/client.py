@@ -26,6 +26,34 @@ NAS_PORT = 5060
 """What ``NAS-Port`` says, as in OpenSIPS."""
 
 
+class _Outcome:
+    """What becomes of one request."""
+
+    def __init__(self) -> None:
+        self._found: AaaAnswer | AaaError | None = None
+        self._waiting: Deferred[None] | None = None
+
+    def set(self, found: AaaAnswer | AaaError) -> None:
+        """It is answered, or given up."""
+        self._found = found
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    async def within(self, reactor: Any, seconds: float) -> AaaAnswer | AaaError | None:
+        """What has become of it, None if nothing has after ``seconds``."""
+        if self._found is None:
+            self._waiting = Deferred()
+            timer = reactor.callLater(seconds, self._wake)
+            await self._waiting
+            if timer.active():
+                timer.cancel()
+        return self._found
+
+
 class _Port(DatagramProtocol):
     """One port of ours for the requests to one server.
 
@@ -38,7 +66,7 @@ class _Port(DatagramProtocol):
         self._names = names
         self._signed = signed
         self._next = 0
-        self.waiting: dict[int, tuple[Packet, Deferred[AaaAnswer]]] = {}
+        self.waiting: dict[int, tuple[Packet, _Outcome]] = {}
         self.transport: Any = None
 
     @property
@@ -46,15 +74,20 @@ class _Port(DatagramProtocol):
         """Whether all identifiers are in use."""
         return len(self.waiting) >= 256
 
-    def begin(self, packet: Packet) -> Deferred[AaaAnswer]:
-        """Give a request an identifier; what fires when it is answered."""
+    def begin(self, packet: Any) -> _Outcome:
+        """Give a request an identifier; where its answer will be."""
         while self._next in self.waiting:
             self._next = (self._next + 1) % 256
         packet.id = self._next
         self._next = (self._next + 1) % 256
-        answered: Deferred[AaaAnswer] = Deferred()
-        self.waiting[packet.id] = packet, answered
-        return answered
+        outcome = _Outcome()
+        self.waiting[packet.id] = packet, outcome
+        return outcome
+
+    def forget(self, number: int, outcome: _Outcome) -> None:
+        """Wait for an answer no more."""
+        if number in self.waiting and self.waiting[number][1] is outcome:
+            del self.waiting[number]
 
     def datagramReceived(self, data: bytes, address: Any) -> None:
         """Take an answer; what is none is passed over."""
@@ -63,7 +96,14 @@ class _Port(DatagramProtocol):
             found = answer(self._names, asked[0], data, self._signed)
             if found is not None:
                 del self.waiting[data[1]]
-                asked[1].callback(found)
+                asked[1].set(found)
+
+    def give_up(self, error: AaaError) -> None:
+        """Fail all that waits, and close."""
+        for _, outcome in [*self.waiting.values()]:
+            outcome.set(error)
+        self.waiting.clear()
+        self.transport.stopListening()
 
 
 class RadiusClient:
@@ -85,10 +125,7 @@ class RadiusClient:
         self._stopped = True
         for ports in self._ports.values():
             for port in ports:
-                for _, answered in [*port.waiting.values()]:
-                    answered.errback(AaaError("the server stops"))
-                port.waiting.clear()
-                port.transport.stopListening()
+                port.give_up(AaaError("the server stops"))
         self._ports.clear()
 
     # -- aaa.Aaa
@@ -141,33 +178,19 @@ class RadiusClient:
         for name, value in self._about_us(port):
             if not any(name.lower() == given.lower() for given, _ in attributes) and self.has(name):
                 self._names.encode(packet, name, value)
-        answered = port.begin(packet)
+        outcome = port.begin(packet)
         data = packet.RequestPacket()
         try:
             for _ in range(self._config.retries):
                 port.transport.write(data, port.peer)
-                await self._first(answered, self._config.timeout)
-                if answered.called:
-                    return await answered
+                found = await outcome.within(self._reactor, self._config.timeout)
+                if isinstance(found, AaaError):
+                    raise found
+                if found is not None:
+                    return found
         finally:
-            known = port.waiting.get(packet.id)
-            if known is not None and known[0] is packet:
-                del port.waiting[packet.id]
+            port.forget(packet.id, outcome)
         raise AaaError(f"no answer to {self._config.retries} requests in {self._config.timeout * self._config.retries} s")
-
-    async def _first(self, answered: Deferred[AaaAnswer], seconds: float) -> None:
-        """Wait for an answer, but no longer than ``seconds``."""
-        over: Deferred[None] = Deferred()
-
-        def done(result: Any) -> Any:
-            if timer.active():
-                timer.cancel()
-                over.callback(None)
-            return result
-
-        timer = self._reactor.callLater(seconds, over.callback, None)
-        answered.addBoth(done)
-        await over
 
     def _about_us(self, port: _Port) -> list[tuple[str, int | str]]:
         own = port.own

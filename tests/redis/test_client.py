@@ -185,7 +185,10 @@ class AloneTests(RedisTestCase):
         """A count whose connection ends is not sent again, since it may have been done; a read is."""
         redis = self.client(self.server.url + "?pool=1")
         await redis.command("PING")
-        pausing = "redis.call('INCR', KEYS[1]) local t = redis.call('TIME') while redis.call('TIME')[1] - t[1] < 2 do end"
+        pausing = (
+            "redis.call('INCR', KEYS[1]) local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end"
+            " local start = now() while now() - start < 300000 do end"
+        )
         connection = redis.nodes[0]._ready[0]
         with self.assertRaises(Lost):
             asked = ensureDeferred(redis.script(pausing, ["count"]))
