@@ -38,14 +38,14 @@ class DialogVariables(DialogBase):
 
     @pvar("DLG_dir")
     def direction(self, run: Run) -> str | None:
-        """``$DLG_dir``: "downstream" from the caller to the callee, or "upstream"; null for the first request."""
+        """``$DLG_dir``: "downstream" from the caller to the callee, or "upstream"."""
         found = within_of(run)
         if found is None:
             return None
         if isinstance(run.message, Response):
             return "upstream" if run.message.from_tag == found.call.caller.tag else "downstream"
         if found.target is None:
-            return None
+            return "downstream" if found.first else None
         return "upstream" if found.target is found.call.caller else "downstream"
 
     @pvar("DLG_did")
@@ -83,6 +83,8 @@ class DialogVariables(DialogBase):
             return None
         if call.state < State.ANSWERED:
             return call.lifetime
+        if call.state is State.DELETED:
+            return 0
         left: float = call.ends - run.user.clock()
         return max(0, round(left))
 

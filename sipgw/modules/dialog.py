@@ -181,8 +181,10 @@ class Dialog(DialogCommands):
             call = same[0] if same else None
         if call is None or (active_only and call.state is State.DELETED):
             return False
-        kept[_STASH] = kept.get(KEPT)
-        kept[KEPT] = Within(call)
+        before: Within | None = kept.get(KEPT)
+        kept[_STASH] = before
+        if before is None or before.call is not call:
+            kept[KEPT] = Within(call)
         return True
 
     @function()

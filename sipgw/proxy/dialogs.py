@@ -334,14 +334,11 @@ class Profiles:
         self._counts[profile.name] = {}
 
     def enter(self, call: Call, name: str, value: str, again: bool = False) -> None:
-        """Count ``call`` in a profile; more than once if it enters more than once, but a value counts it once.
+        """Count ``call`` in a profile, once more each time that it enters.
 
         ``again``: it comes from the database, and those that it shares have counted it already."""
         counts = self._counts[name]
-        if self.known[name].has_value:
-            if (name, value) in call.profiles:
-                return
-        else:
+        if not self.known[name].has_value:
             value = ""
         call.profiles.append((name, value))
         counts[value] = counts.get(value, 0) + 1

@@ -41,11 +41,13 @@ DID_ONLY, DID_FALLBACK, DID_NONE = 0, 1, 2
 
 @dataclass(slots=True)
 class Within:
-    """The dialog of a run; ``source`` and ``target``: who sent the request and who is to have it, None for the INVITE."""
+    """The dialog of a run; ``source`` and ``target``: who sent the request and who is to have it, None for the ``first`` one, and
+    where the dialog is looked at from elsewhere."""
 
     call: Call
     source: Leg | None = None
     target: Leg | None = None
+    first: bool = False
 
 
 def within_of(run: Run) -> Within | None:
@@ -138,13 +140,13 @@ class Follower:
 
     def create(self, run: Run, flags: CallFlag) -> Call | None:
         """The dialog that the request of ``run`` begins; the one that it has already gets ``flags``; None if it cannot be one."""
+        request = run.message
+        if not isinstance(request, Request) or request.to_tag or request.method in ("CANCEL", "ACK"):
+            return None
         found = call_of(run)
         if found is not None:
             found.flags |= flags
             return found
-        request = run.message
-        if not isinstance(request, Request) or request.to_tag or request.method in ("CANCEL", "ACK"):
-            return None
         contacts = request.contacts
         contact = contacts[0].uri_text if contacts and not contacts[0].star else ""
         caller = Leg(
@@ -161,7 +163,7 @@ class Follower:
         call.delete_delay = settings.delete_delay
         call.options_interval = kept.pop("dialog options", settings.options_interval)
         call.reinvite_interval = kept.pop("dialog reinvite", settings.reinvite_interval)
-        kept[KEPT] = Within(call)
+        kept[KEPT] = Within(call, first=True)
         if settings.match_mode != DID_NONE and settings.record_routed:
             run.edits = run.edits.note(RouteParam(f";{settings.rr_param}={call.did}"))
         self.calls.add(call)
@@ -449,10 +451,8 @@ class Follower:
         self.profiles.leave_all(call)
         self._tell(call, event, run, leg)
         self.release(call)
-        if call.delete_delay:
-            self.ends.set(call, self.user.clock() + call.delete_delay)
-        else:
-            self.calls.remove(call)
+        # COMPAT: OpenSIPS matches late requests as long as the transaction of the BYE is there
+        self.ends.set(call, self.user.clock() + max(call.delete_delay, self.tm.wt_timer))
 
     def release(self, call: Call) -> None:
         """One who held ``call`` has written what it had to: when all have, its row goes."""

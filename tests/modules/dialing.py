@@ -129,8 +129,8 @@ class Dialing(Calls):
         assert self.said(port) == ["200 BYE"]
 
     def states(self) -> list[int]:
-        """The states of the dialogs that are there."""
-        return [int(call.state) for call in self.calls]
+        """The states of the dialogs that are there and not over."""
+        return [int(call.state) for call in self.calls if call.state < 5]
 
     def numbers(self) -> dict[str, int]:
         """The statistics that are not 0."""

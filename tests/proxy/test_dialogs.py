@@ -135,7 +135,7 @@ class ProfileTests(SynchronousTestCase):
     """Counting."""
 
     def test_counts(self) -> None:
-        """A value counts a call once; a profile without values as often as it enters."""
+        """A call counts as often as it enters; it leaves a value once, or all of them."""
         profiles = Profiles()
         profiles.declare(Profile("v", True, ""))
         profiles.declare(Profile("n", False, ""))
@@ -146,7 +146,7 @@ class ProfileTests(SynchronousTestCase):
         ]:
             profiles.enter(call, name, value)
         sizes = [profiles.size("v"), profiles.size("v", "x"), profiles.size("v", "q"), profiles.size("n", "q")]
-        self.assertEqual(sizes, [3, 2, 0, 2])
+        self.assertEqual(sizes, [4, 3, 0, 2])
         self.assertTrue(profiles.leave(one, "v"))
         self.assertFalse(profiles.leave(one, "v", "x"))
         self.assertEqual(profiles.values("v"), {"x": 1})
