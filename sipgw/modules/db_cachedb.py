@@ -4,7 +4,7 @@
     modparam("auth_db", "db_url", "cachedb://redis:shared")
 
 COMPAT: in OpenSIPS this works with MongoDB alone, which sipgw has no module for; here it works with cachedb_redis
-(``docs/decisions/0022-tables-in-redis.md``). No table needs to be made, and the table ``version`` need not be filled."""
+(``docs/decisions/0026-tables-in-redis.md``). No table needs to be made, and the table ``version`` need not be filled."""
 
 from __future__ import annotations
 
