@@ -31,7 +31,7 @@ from sipgw.proxy.headers import header_text
 from sipgw.proxy.originate import new_request
 from sipgw.proxy.redirect import contact_line
 from sipgw.proxy.responses import ResponseContext
-from sipgw.script.run import Run
+from sipgw.script.run import WATCHER, Run
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response
@@ -165,7 +165,10 @@ class Tm(TmVariables, TmCommands, TmWrite):
             return False
         data = user.make_reply(run, 200, "canceling", to_tag=context.tag())
         self.show_reply(data, context.server.flow)
-        user.reply_flow(request, flow, run.force_rport, run.flags).send(data)
+        back = user.reply_flow(request, flow, run.force_rport, run.flags)
+        if run.context is not None and WATCHER in run.context:
+            back = run.context[WATCHER].upstream(back)
+        back.send(data)
         reason = run.context.get("cancel_reason", "") if run.context is not None else ""
         if not reason and ("pass-reason-hdr" in flags or "pass-reason-hdr" in context.flags):
             reason = "".join(f"Reason: {value}\r\n" for value in request.headers("Reason"))

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 from sipgw.core.levels import NAMES, level_of
 from sipgw.core.user import TransactionUser
@@ -29,6 +31,8 @@ from sipgw.modules._tracer_targets import (
     Target,
     facility_of,
 )
+from sipgw.proxy.dialogs import Call, CallFlag
+from sipgw.proxy.following import call_of
 from sipgw.proxy.watched import watched
 from sipgw.script.run import WATCHER, Run
 from sipgw.script.symbols import RouteKind
@@ -126,22 +130,28 @@ class Wish:
     legs: frozenset[str]
 
 
+Legs = tuple[str, str]
+"""On which legs of a call the sender and the receiver of a request are."""
+
+
 class Trail:
     """All that is to be shown of one transaction (``script.run.Watcher``); ``left``: of how many messages more, None for all."""
 
-    def __init__(self, module: Tracer, scope: int) -> None:
+    def __init__(self, module: Tracer, scope: int, wishes: list[Wish] | None = None, legs: Legs = (CALLER, CALLEE)) -> None:
         self._module = module
         self.scope = scope
-        self.wishes: list[Wish] = []
+        self.wishes: list[Wish] = [] if wishes is None else wishes
         self.left: int | None = None
+        self.sender, self.receiver = legs
+        """On which legs of the call who sends the request and who receives it are."""
 
     def upstream(self, flow: Flow) -> Flow:
-        """The way back to the caller, watched."""
-        return watched(flow, lambda data, beneath: self._out(data, beneath, CALLER))
+        """The way back to who sent the request, watched."""
+        return watched(flow, lambda data, beneath: self._out(data, beneath, self.sender))
 
     def downstream(self, flow: Flow) -> Flow:
-        """The way on to the callee, watched."""
-        return watched(flow, lambda data, beneath: self._out(data, beneath, CALLEE))
+        """The way on, watched."""
+        return watched(flow, lambda data, beneath: self._out(data, beneath, self.receiver))
 
     def _out(self, data: bytes, flow: Any, leg: str) -> None:
         if self.left is not None:
@@ -159,6 +169,7 @@ class Tracer(Module):
     """Shows what passes to capture servers, databases, files and others."""
 
     proto_hep: Any = requires("proto_hep", optional=True)
+    dialog: Any = requires("dialog", optional=True)
 
     trace_id: str = param("", "Where to trace: [name]uri=hep:ID | sip:... | file:PATH | syslog[:FACILITY[:LEVEL]] | a database;"
                           " of that also table=NAME", each="add_place")
@@ -191,6 +202,8 @@ class Tracer(Module):
         self._started: dict[str, Places] = {}
         self._latest: tuple[object, bytes] = (None, b"")
         self._local: End | None = None
+        self._followed: WeakKeyDictionary[Call, list[Trail]] = WeakKeyDictionary()
+        """The trails of each dialog that is traced."""
         super().__init__(server, **parameters)
 
     # -- places
@@ -306,13 +319,13 @@ class Tracer(Module):
             user.log_rarely("trace b", -1, "trace: there are no B2B sessions to trace")
             return -1
         if not scope:
-            scope = DIALOG if "dialog" in self.server.modules and run.message.method == "INVITE" else TRANSACTION
-        if scope == DIALOG:
-            user.log_rarely("trace d", 1, "trace: dialogs cannot be traced yet, the transaction is")
+            scope = DIALOG if self.dialog is not None and run.message.method == "INVITE" else TRANSACTION
+        if scope == DIALOG and not self._begins_dialog(run):
+            user.log_rarely("trace d", 3, "trace: there is no dialog to trace, the transaction is")
             scope = TRANSACTION
         if scope == TRANSACTION and not request:
             scope = MESSAGE
-        if scope == TRANSACTION or run.kind is RouteKind.LOCAL:
+        if scope != MESSAGE or run.kind is RouteKind.LOCAL:
             self._watch(run, wish, scope)
         if run.kind is not RouteKind.LOCAL and run.flow is not None:
             self._show_in(run.message, self._raw(run), run.flow, CALLER if request else CALLEE, [wish])
@@ -330,6 +343,27 @@ class Tracer(Module):
         trail.wishes.append(wish)
         if context is not None:
             context.watch(trail)
+        call = call_of(run) if scope == DIALOG else None
+        if call is not None and trail not in self._followed.get(call, ()):
+            trail.scope = DIALOG
+            self._followed.setdefault(call, []).append(trail)
+            call.listeners.append(partial(self._within, trail))
+
+    def _begins_dialog(self, run: Run) -> bool:
+        """Make the dialog of a first INVITE, if the module dialog is there."""
+        if self.dialog is None or run.kind is not RouteKind.REQUEST or run.message.method != "INVITE" or run.message.to_tag:
+            return False
+        return self.dialog.follower.create(run, CallFlag(0)) is not None
+
+    def _within(self, trail: Trail, event: str, call: Call, run: Run | None, leg: Any) -> None:
+        """See a request within a dialog that is traced, and what belongs to it."""
+        if event not in ("within", "terminated") or run is None or run.flow is None or not isinstance(run.message, Request):
+            return
+        legs = (CALLEE, CALLER) if leg is call.caller else (CALLER, CALLEE)
+        made = run.keep()[WATCHER] = Trail(self, DIALOG, trail.wishes, legs)
+        if run.transaction is not None:
+            run.transaction.watch(made)
+        self._show_in(run.message, self._raw(run), run.flow, made.sender, made.wishes)
 
     def _raw(self, run: Run) -> bytes:
         """The message at hand as it came."""
@@ -348,7 +382,7 @@ class Tracer(Module):
                 self._latest = message, write(message, NO_EDITS)
                 server = layer.find(message)
                 trail = None if server is None else getattr(server.user, "watcher", None)
-                if message.method == "CANCEL":
+                if message.method == "CANCEL" and (trail is None or trail.scope != DIALOG):
                     return
             else:
                 branch = message.via.branch or ""
@@ -363,13 +397,18 @@ class Tracer(Module):
         except MalformedMessage:
             return
         if isinstance(trail, Trail) and trail.scope != MESSAGE:
-            self._show_in(message, write(message, NO_EDITS), flow, CALLER if request else CALLEE, trail.wishes)
+            self._show_in(message, write(message, NO_EDITS), flow, trail.sender if request else trail.receiver, trail.wishes)
 
     def _begins(self, run: Run) -> bool:
         """Look at a new request before its script does; never takes it."""
         if self._latest[0] is run.message:
             run.keep()[RAW] = self._latest[1]
         self._latest = None, b""
+        if run.message.method == "CANCEL":
+            server = run.user.layer.find(run.message)
+            trail = None if server is None else getattr(server.user, "watcher", None)
+            if isinstance(trail, Trail) and trail.scope == DIALOG:
+                run.keep()[WATCHER] = trail
         for places in tuple(self._started.values()):
             initial = run.message.method == "INVITE" and not run.message.to_tag
             if (places.scope != DIALOG or initial) and places.fits(run):

@@ -197,6 +197,80 @@ class TransactionTests(TracerCase):
                 finished(Tracer(FakeServer(), trace_id=ids).start())
 
 
+class DialogTests(TracerCase):
+    """All of a dialog."""
+
+    SCRIPT = """
+    route {
+        if (is_method("CANCEL")) { t_relay(); exit; }
+        if (has_totag()) { loose_route(); t_relay(); exit; }
+        record_route();
+        trace("t", "d", , , "FLAGS");
+        $du = "sip:127.0.0.1:7002";
+        t_relay();
+    }
+    """
+    MORE = 'loadmodule "rr.so"\nloadmodule "dialog.so"'
+
+    def talk(self, flags: str) -> list[list[str]]:
+        """A call with an INFO of the caller, a BYE of the callee; what is shown at each step."""
+        self.begin(self.SCRIPT.replace("FLAGS", flags), more=self.MORE)
+        found = []
+        (invite,) = self.invite(BOB, extra="Contact: <sip:alice@127.0.0.1:7001>\r\n")
+        contact = "Contact: <sip:bob@127.0.0.1:7002>\r\n"
+        routes = "".join(f"Record-Route: {value}\r\n" for value in invite.headers("Record-Route"))
+        self.answer(invite, 200, extra=contact + routes)
+        route = f"Route: {invite.header('Record-Route')}\r\n"
+        found.append(self.shown())
+        self.arrive(request("ACK", "sip:bob@127.0.0.1:7002", to_tag="b1", branch="ack", extra=route))
+        found.append(self.shown())
+        self.arrive(request("INFO", "sip:bob@127.0.0.1:7002", to_tag="b1", branch="info", cseq=2, extra=route))
+        info = [one for one in self.sent(BOB) if one.method == "INFO"]
+        self.arrive(response(info[0], 200).replace(b";tag=b1;tag=b1", b";tag=b1"), BOB)
+        found.append(self.shown())
+        bye = request("BYE", "sip:alice@127.0.0.1:7001", port=BOB, branch="bye", cseq=1, to_tag="b1", extra=route)
+        bye = bye.replace(b"From: <sip:alice@example.org>;tag=a1", b"From: <sip:bob@example.org>;tag=b1")
+        bye = bye.replace(b"To: <sip:bob@example.org>;tag=b1", b"To: <sip:alice@example.org>;tag=a1")
+        self.arrive(bye, BOB)
+        (came,) = [one for one in self.sent(ALICE) if getattr(one, "method", "") == "BYE" and not hasattr(one, "status")]
+        self.arrive(response(came, 200).replace(b";tag=a1;tag=b1", b";tag=a1"), ALICE)
+        found.append(self.shown())
+        return found
+
+    def test_call(self) -> None:
+        """Each request within it is traced, from both sides, and what is answered; other calls are not."""
+        self.assertEqual(
+            self.talk("Cc"),
+            [["1>0 INVITE", "0>2 INVITE", "0>1 100", "2>0 200", "0>1 200"], ["1>0 ACK", "0>2 ACK"],
+             ["1>0 INFO", "0>2 INFO", "2>0 200", "0>1 200"], ["2>0 BYE", "0>1 BYE", "1>0 200", "0>2 200"]],
+        )
+        self.arrive(request("MESSAGE", branch="other", to_tag="x"))
+        self.assertEqual(self.shown(), [])
+
+    def test_legs(self) -> None:
+        """The legs are those of the call: of a BYE by the callee the caller's side is the one on which it goes out."""
+        self.assertEqual(
+            self.talk("C"),
+            [["1>0 INVITE", "0>1 100", "0>1 200"], ["1>0 ACK"], ["1>0 INFO", "0>1 200"], ["0>1 BYE", "1>0 200"]],
+        )
+
+    def test_cancel(self) -> None:
+        """A CANCEL belongs to the dialog, and its answer."""
+        self.begin(self.SCRIPT.replace("FLAGS", ""), more=self.MORE)
+        (bob,) = self.invite(BOB)
+        self.answer(bob, 180)
+        self.shown()
+        self.arrive(request("CANCEL"))
+        self.assertEqual(self.shown(), ["1>0 CANCEL", "0>1 200", "0>2 CANCEL"])
+        self.answer(bob, 487)
+
+    def test_without(self) -> None:
+        """Where there is no module dialog the transaction is traced."""
+        self.begin('route { trace("t", "D"); t_relay(); }')
+        self.invite(BOB)
+        self.assertEqual(self.shown(), ["1>0 INVITE", "0>2 INVITE", "0>1 100"])
+
+
 class XlogTests(TracerCase):
     """Lines of the script."""
 
