@@ -37,11 +37,12 @@ Repair = Callable[[], Sequence[Change]]
 class _Entry:
     """Changes that belong together."""
 
-    __slots__ = ("answer", "changes", "lost", "repair", "stored")
+    __slots__ = ("answer", "changes", "lost", "repair", "since", "stored")
 
     def __init__(
-        self, changes: Sequence[Change], stored: Callable[[], None], lost: Callable[[], None], repair: Repair
+        self, changes: Sequence[Change], stored: Callable[[], None], lost: Callable[[], None], repair: Repair, since: float
     ) -> None:
+        self.since = since
         self.changes = changes
         self.stored = stored
         self.lost = lost
@@ -97,7 +98,7 @@ class Writer:
 
         ``stored`` or ``lost`` is called when the outcome is known, which may be later than the answer. ``repair`` gives what to
         write after a loss whose outcome cannot be known."""
-        entry = _Entry(changes, stored, lost, repair)
+        entry = _Entry(changes, stored, lost, repair, self._user.clock())
         if self.failing:
             entry.fail(NotStored(self.failing))
         elif len(self._waiting) >= WAITING:
@@ -128,6 +129,7 @@ class Writer:
             while self._waiting:
                 taken = self._waiting[:MOST]
                 del self._waiting[:MOST]
+                taken = self._in_time(taken)
                 patience = self._user.after(PATIENCE, lambda _now, taken=taken: self._too_slow(taken))
                 try:
                     await self._store(taken)
@@ -138,6 +140,16 @@ class Writer:
             for each in self._idle:
                 each.callback(None)
             self._idle.clear()
+
+    def _in_time(self, entries: list[_Entry]) -> list[_Entry]:
+        """Those that have not waited for too long; the others fail, so that a queue does not grow old."""
+        latest = self._user.clock() - PATIENCE
+        if entries[0].since >= latest:
+            return entries
+        for each in entries:
+            if each.since < latest:
+                each.fail(NotStored(f"{self.database.name} does not keep up"))
+        return [each for each in entries if each.since >= latest]
 
     async def _store(self, entries: Sequence[_Entry]) -> None:
         """Write ``entries`` in one transaction, or in as many as it takes to keep a bad one from the others."""

@@ -7,8 +7,9 @@ from typing import Any
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.modules._registrar_base import avp_name
 from sipgw.modules.core import Core
-from sipgw.modules.registrar import Registrar, avp_name
+from sipgw.modules.registrar import Registrar
 from sipgw.modules.signaling import Signaling
 from sipgw.modules.sl import Sl
 from sipgw.modules.usrloc import Usrloc

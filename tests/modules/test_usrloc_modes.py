@@ -187,6 +187,36 @@ class WriteThroughTests(SynchronousTestCase):
         self.assertEqual((there.rows(), there.calls("ann")), ([("ann", "sip:a@h"), ("bob", BOB)], "sip:a@h"))
         self.assertEqual(there.register("eve", "sip:e@h"), "200 sip:e@h 600")
 
+    def test_old(self) -> None:
+        """What has waited for too long behind others is not written any more."""
+        self.patch(location_writer, "MOST", 1)
+        there = Located(WRITE_THROUGH)
+        there.database.slow = True
+        for user in ("u1", "u2", "u3"):
+            there.phone.send(message("REGISTER", user, f"Contact: <{BOB}>\r\n"), there.wired.address)
+        there.answers(2)
+        there.database.answer()
+        self.assertEqual([each.status for each in there.answers(2)], [200])
+        there.database.answer()
+        self.assertEqual(sorted(each.status for each in there.answers()), [200, 503])
+        self.assertEqual([row[0] for row in there.rows()], ["u1", "u2"])
+
+    def test_woken(self) -> None:
+        """A phone that sleeps is woken before its contact expires, also by the process that comes after."""
+        rest = 'modparam("usrloc", "contact_refresh_timer", 1)\nmodparam("registrar", "pn_enable", 1)\n'
+        rest += 'modparam("registrar", "pn_providers", "apns")\n'
+        rest += 'event_route[E_UL_CONTACT_REFRESH] { xlog("L_ALERT", "wake $param(aor) for $param(reason)\\n"); }\n'
+        there = Located(WRITE_THROUGH, rest)
+        contact = f"{BOB};pn-provider=apns;pn-param=x;pn-prid=y"
+        self.assertIn("200", there.register("bob", contact, expires=300, more="Supported: path\r\n"))
+        again = Located(WRITE_THROUGH, rest, database=there.database, wire=there.wire, host="127.0.0.2", phone=there.phone)
+        for each in (there, again):
+            self.assertEqual(each.table.bindings("bob@example.org")[0].marks, 4)
+        for _ in range(200):
+            there.clock.advance(1)
+        for each in (there, again):
+            self.assertIn("wake bob@example.org for reg-refresh", [text.strip() for _, text in each.wired.lines])
+
     def test_bounds(self) -> None:
         """Only so many stand in line for one user, and only so many wait in all; the others are told at once."""
         self.patch(location_drafts, "LINE", 3)
