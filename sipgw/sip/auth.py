@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
 
 from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.grammar import TOKEN_CHARS, quote, unquote
@@ -24,6 +25,12 @@ _pair = re.compile(
     rf'[ \t]*+([{TOKEN_CHARS}]++)[ \t]*+=[ \t]*+("(?:[^"\\]|\\.)*+"|[^\x00-\x20\x7f",]*+)[ \t]*+(?:,[ \t,]*+|\Z)', re.DOTALL,
 ).match
 
+# What nearly everybody sends, at one go: names in lower case, no escapes.
+_plain = re.compile(
+    rf'([{TOKEN_CHARS}]++) ++(?:[a-z]++=(?:"[^"\\]*+"|[^\x00-\x20\x7f",]++)(?:, ?+(?=[a-z])|\Z))++'
+).fullmatch
+_plain_pairs = re.compile(r'([a-z]++)=(?:"([^"]*+)"|([^",]++))').findall
+
 ALGORITHMS: Final[dict[str, str]] = {"md5": "md5", "sha-256": "sha256", "sha-512-256": "sha512_256"}
 """Algorithm of RFC 7616 and RFC 8760 in lower case, without "-sess" -> name of it in hashlib."""
 
@@ -34,11 +41,17 @@ _BARE_IN_CREDENTIALS: Final = frozenset({"algorithm", "qop", "nc", "userhash"})
 
 def _parse(text: str) -> tuple[str, dict[str, str]]:
     """Read ``Scheme name=value, name="value"``; another scheme's data that is no such list gives no parameters."""
+    plain = _plain(text)
+    if plain is not None:
+        pairs = _plain_pairs(text, plain.end(1))
+        params = {name: quoted or bare for name, quoted, bare in pairs}
+        if len(params) == len(pairs):
+            return plain[1], params
     found = _scheme(text)
     if found is None:
         raise MalformedMessage("Bad authentication scheme")
     scheme = found[1]
-    params: dict[str, str] = {}
+    params = {}
     position = found.end()
     text = text.rstrip(" \t")
     while position < len(text):
@@ -121,7 +134,7 @@ class Challenge(_Parameters):
     @property
     def is_supported(self) -> bool:
         """True for digest with an algorithm that can be computed here."""
-        return self.is_digest and _hash_name(self.algorithm) is not None
+        return self.is_digest and _hash(self.algorithm) is not None
 
 
 class Credentials(_Parameters):
@@ -171,16 +184,23 @@ class Credentials(_Parameters):
 _is_hex8 = re.compile("[0-9A-Fa-f]{8}").fullmatch
 
 
-def _hash_name(algorithm: str) -> str | None:
-    name = ALGORITHMS.get(algorithm.lower().removesuffix("-sess"))
-    return name if name in hashlib.algorithms_available else None
+_HASHES: Final[dict[str, Callable[[bytes], Any]]] = {
+    algorithm: partial(getattr(hashlib, name, None) or partial(hashlib.new, name), usedforsecurity=False)
+    for algorithm, name in ALGORITHMS.items()
+    if name in hashlib.algorithms_available
+}
+
+
+def _hash(algorithm: str) -> Callable[[bytes], Any] | None:
+    return _HASHES.get(algorithm.lower().removesuffix("-sess"))
 
 
 def _digest(algorithm: str, text: str) -> str:
-    name = _hash_name(algorithm)
-    if name is None:
+    found = _hash(algorithm)
+    if found is None:
         raise SipError("Unsupported digest algorithm", 401)
-    return hashlib.new(name, text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
+    digest: str = found(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return digest
 
 
 def hash_a1(username: str, realm: str, password: str, algorithm: str = "MD5") -> str:

@@ -78,6 +78,28 @@ class ParseTests(SynchronousTestCase):
                 self.assertEqual(Challenge.parse(str(challenge)).params, challenge.params)
 
 
+    @settings(max_examples=200, derandomize=True, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["realm", "nc", "a", "Qop", "x-y"]), st.sampled_from(['"', ""]),
+                st.text("ab=\\;/é.", max_size=4), st.sampled_from([", ", ",", " , ", ",, "]),
+            ),
+            max_size=5,
+        )
+    )  # fmt: skip
+    def test_quick(self, pairs: list[tuple[str, str, str, str]]) -> None:
+        """What is read by the short way is what the long one gives, which a blank in front makes it take."""
+        text = "Digest " + "".join(f"{name}={mark}{value}{mark}{comma}" for name, mark, value, comma in pairs).rstrip(", ")
+        found: list[dict[str, str] | None] = []
+        for each in (text, f" {text}"):
+            try:
+                found.append(Credentials.parse(each).params)
+            except MalformedMessage:
+                found.append(None)
+        self.assertEqual(*found)
+
+
 class DigestTests(SynchronousTestCase):
     """Tests of the sums."""
 
