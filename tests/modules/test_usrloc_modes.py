@@ -454,6 +454,36 @@ class SqlOnlyTests(SynchronousTestCase):
         self.assertEqual(one.command("usrloc:rm", "location", "bob@example.org"), "OK")
         self.assertEqual((other.calls("bob"), other.rows()), ("-1", []))
 
+    def test_doors(self) -> None:
+        """Every other way to change contacts works on the database too."""
+        first = 'if ($rm == "INFO") { remove("location", "sip:$tU@$td", "sip:b2@h"); sl_send_reply(200, "$rc"); exit; }\n'
+        first += 'if ($rm == "PUBLISH") { remove_ip_port("192.0.2.9", 5060, "location"); sl_send_reply(200, "$rc"); exit; }\n'
+        there = Located("sql-only", first=first)
+
+        def asks(method: str, user: str) -> str:
+            there.cseq += 1
+            return " ".join(each.reason for each in there.send(message(method, user, cseq=there.cseq)))
+
+        there.register("bob", BOB, "sip:b2@h")
+        for user in ("ann", "eve"):
+            there.register(user, f"sip:{user}@192.0.2.9")
+        self.assertEqual(there.command("usrloc:add", "location", "zoe@example.org", "sip:z@h", 60, "1", 1, 0, 1), "OK")
+        self.assertEqual(asks("INFO", "bob"), "1")
+        self.assertEqual(asks("PUBLISH", "bob"), "1")
+        self.assertEqual(there.rows(), [("bob", BOB), ("zoe", "sip:z@h")])
+        self.assertEqual(there.command("usrloc:rm_contact", "location", "zoe@example.org", "sip:z@h"), "OK")
+        self.assertEqual(there.command("usrloc:show_contact", "location", "zoe@example.org"), (404, "AOR not found"))
+        there.database.down = True
+        self.assertEqual((asks("INFO", "bob"), asks("PUBLISH", "bob")), ("-1", "-1"))
+        self.assertEqual(there.command("usrloc:dump")[0], 500)
+        self.assertEqual(there.command("usrloc:rm", "location", "bob@example.org")[0], 500)
+
+    def test_flags(self) -> None:
+        """A contact that shall be in memory alone is in the database, since there is no memory."""
+        there = Located("sql-only", first='if ($rm == "REGISTER") { save("location", "memory-only"); exit; }')
+        self.assertEqual(there.register("bob", BOB), f"200 {BOB} 600")
+        self.assertEqual(there.rows("contact", "flags"), [(BOB, 0)])
+
     def test_away(self) -> None:
         """While the database is away nobody is found, which is said apart from nobody being there, and nothing is saved."""
         there = Located("sql-only")
