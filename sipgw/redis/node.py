@@ -20,6 +20,8 @@ from sipgw.redis.url import Address
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.25
 """Seconds between two attempts to connect."""
+MOST_WAITING = 10_000
+"""Commands that may wait for a first connection."""
 
 
 class Node:
@@ -113,6 +115,8 @@ class Node:
 
     async def _change(self, end: float) -> None:
         """Wait until a connection is ready, or known not to be."""
+        if len(self._waiting) >= MOST_WAITING:
+            raise Unreachable(f"{MOST_WAITING} commands are waiting for a connection already")
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import skipUnless
 
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import deferLater
@@ -330,6 +332,31 @@ class ClusterTests(RedisTestCase):
             except RedisFault:
                 outcomes.append(None)
         self.assertTrue(30 < len([each for each in outcomes if each]) < 60, outcomes)
+
+    @skipUnless(os.environ.get("SIPGW_NIGHTLY"), "a cluster takes seconds to notice")
+    async def test_replica(self):
+        """A master is gone or frozen, the one of the URL too: its keys are served within 2 s of the new one."""
+        for number, key, frozen in [(0, "user1000", False), (2, "foo", False), (2, "foo", True)]:
+            cluster = servers.RedisCluster()
+            self.addCleanup(cluster.stop)
+            replica = cluster.replica(number)
+            redis = self.client(cluster.url)
+            await redis.command("SET", key, "bar")
+            await deferLater(self.reactor, 1.0, lambda: None)  # the replica hears of it, and the other nodes of the replica
+            (cluster.nodes[number].freeze if frozen else cluster.nodes[number].kill)()
+            slowest = 0.0
+            while b"role:master" not in replica.ask("INFO", "replication"):
+                slowest = max(slowest, (await self.failure(redis, "GET", key))[1])
+                await deferLater(self.reactor, 0.02, lambda: None)
+            self.assertLess(slowest, LIMIT + 0.2)
+            began = self.reactor.seconds()
+            while True:
+                try:
+                    self.assertEqual(await redis.command("GET", key), "bar")
+                    break
+                except RedisFault:
+                    await deferLater(self.reactor, 0.02, lambda: None)
+            self.assertLess(self.reactor.seconds() - began, 2)
 
     async def move(self, cluster: servers.RedisCluster, redis: Redis) -> None:
         """The slot of ``foo`` (12182) goes from the third node to the first: ASK while it does, MOVED when it has."""

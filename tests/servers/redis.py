@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.children import HOST, free_port, wait_for
 from tests.servers.private import PrivateServer, folder
 
+CLUSTERED = "--cluster-enabled yes --cluster-config-file nodes.conf --cluster-node-timeout 2000".split()
 SHARES = [0, 5461, 10923, 16384]
 """Where the slots of each node of the cluster begin."""
 
@@ -70,7 +71,7 @@ class RedisCluster:
 
     def __init__(self) -> None:
         self.nodes = [
-            RedisServer(*"--cluster-enabled yes --cluster-config-file nodes.conf --cluster-node-timeout 2000".split(), port=port)
+            RedisServer(*CLUSTERED, port=port)
             for port in cluster_ports(3)
         ]
         for node in self.nodes:
@@ -86,6 +87,17 @@ class RedisCluster:
     def _complete(node: RedisServer) -> bool:
         known = node.ask("CLUSTER", "INFO")
         return b"cluster_state:ok" in known and b"cluster_known_nodes:3" in known
+
+    def replica(self, number: int) -> RedisServer:
+        """Another node, which has what one of the masters has, and takes its place when that is gone."""
+        made = RedisServer(*CLUSTERED, "--repl-diskless-sync-delay", "0", port=cluster_ports(1)[0])
+        made.start()
+        self.nodes[1].ask("CLUSTER", "MEET", HOST, str(made.port))
+        master = self.nodes[number].ask("CLUSTER", "MYID").split(b"\r\n")[1].decode()
+        wait_for(lambda: made.ask("CLUSTER", "REPLICATE", master).startswith(b"+OK"), "the replica knows its master")
+        wait_for(lambda: b"master_link_status:up" in made.ask("INFO", "replication"), "the replica has its master's data")
+        self.nodes.append(made)
+        return made
 
     @property
     def url(self) -> str:
