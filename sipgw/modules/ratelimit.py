@@ -2,7 +2,8 @@
 
 A pipe whose name ends in ``/r`` counts in the store of ``cachedb_url`` together with other machines: each adds what it counts and
 takes its own part off when its interval ends, as OpenSIPS does, so that machines of both kinds may share one. While the store
-cannot be asked a pipe counts for this machine alone."""
+cannot be asked a pipe counts for this machine alone. What nobody can take off any more (a machine was killed, or the store did
+what we had given up waiting for) goes with its counter, which lasts for ``expire_time`` from its first use on."""
 
 from __future__ import annotations
 
@@ -201,9 +202,11 @@ class Ratelimit(Module):
 
     async def _change(self, pipe: Pipe, number: int) -> int | None:
         """Change our part of a shared counter; its value, None if the store cannot be asked."""
-        user = self.server.user
+        user, key = self.server.user, self.db_prefix + pipe.name
         try:
-            total: int = await user.caches.increase(self._storage, self.db_prefix + pipe.name, number, self.expire_time)
+            total: int = await user.caches.increase(self._storage, key, number)
+            if total == number:  # it is new
+                await user.caches.increase(self._storage, key, 0, self.expire_time)
         except CacheError as error:
             user.log_rarely("rl store", -1, f"ratelimit: {self._storage} does not count, each machine does for itself: {error}")
             return None

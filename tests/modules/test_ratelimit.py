@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from sipgw.core.cachedb import CacheError
 from sipgw.mi.jsonrpc import MIError
+from sipgw.modules.cachedb_redis import CachedbRedis
 from sipgw.modules.ratelimit import Ratelimit, processor_times
 from sipgw.testing import FakeServer, finished
 from tests.doubles import FakeCache
 from tests.modules.scripted import Scripted, request
+from tests.modules.test_cachedb_redis import RealServer
+from tests.servers import redis as servers
 
 CHECK = """
 if ($rm == "OPTIONS") { rl_check("$hdr(Subject)", 3, "$(hdr(User-Agent))"); }
@@ -224,3 +228,52 @@ class SharedTests(SynchronousTestCase):
         self.cache.values.clear()
         self.servers[0].reactor.advance(1)
         self.assertEqual(self.cache.values, {})
+
+
+class RedisTests(TestCase):
+    """Two machines that count in a real Redis."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        if servers.missing():
+            raise SkipTest(servers.missing())
+        self.redis = servers.redis()
+        self.redis.restore()
+        self.redis.ask("FLUSHALL")
+        self.addCleanup(self.redis.restore)
+
+    async def make(self) -> Ratelimit:
+        """One machine; its intervals are longer than the test."""
+        server = RealServer()
+        cache = CachedbRedis(server, query_timeout=200)
+        cache.set_parameter("cachedb_url", self.redis.url)
+        await cache.start()
+        self.addCleanup(lambda: ensureDeferred(cache.stop()).addCallback(lambda _: deferLater(server.reactor, 0.02, int)))
+        made = Ratelimit(server, cachedb_url=self.redis.url, timer_interval=600, limit_per_interval=1)
+        await made.start()
+        return made
+
+    def counted(self) -> int:
+        """What Redis says."""
+        return int(self.redis.ask("GET", "rl_pipe_gw").split(b"\r\n")[1])
+
+    async def test_shared(self) -> None:
+        """Both count for both; while Redis is frozen each counts alone; what each knows to have added it takes off when it stops.
+
+        What Redis was asked for while it was frozen it does when it is thawed; that ends with the counter, in time."""
+        one, two = await self.make(), await self.make()
+        run: Any = None
+        found = [await each.rl_check(run, "gw/r", 4) for each in (one, two, one, two, one)]
+        self.assertEqual(found, [True, True, True, True, False])
+        self.assertEqual(self.counted(), 5)
+        self.assertGreater(int(self.redis.ask("TTL", "rl_pipe_gw")[1:]), 3590)
+        self.redis.ask("EXPIRE", "rl_pipe_gw", "100")
+        await one.stop()
+        self.assertEqual(self.counted(), 2)
+        self.redis.freeze()
+        self.assertEqual([await two.rl_check(run, "gw/r", 4) for _ in range(3)], [True, True, False])
+        self.redis.thaw()
+        await two.stop()
+        self.assertIn(self.counted(), range(4))
+        self.assertLessEqual(int(self.redis.ask("TTL", "rl_pipe_gw")[1:]), 100)
