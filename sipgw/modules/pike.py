@@ -2,7 +2,8 @@
 
 A script asks by ``pike_check_req()``. Or ``check_route`` names a route that runs for each message as it arrives, requests and
 responses, retransmissions and what cannot be read: if it ends with ``drop``, nobody counts the message, else its source is
-counted, and what a flooding source sends is dropped before anything else is done with it. That route may not wait."""
+counted, and what a flooding source sends is dropped before anything else is done with it. That route cannot wait: where it would
+have to, it ends, and the source is counted."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from sipgw.core.floods import BEGINS, CALM, FLOODS, FloodTree
 from sipgw.core.guard import guard
 from sipgw.exports import ONREPLY, REQUEST, Module, event, every, function, mi, param
 from sipgw.mi.jsonrpc import MIError
+from sipgw.script.routes import Route
 from sipgw.script.run import Run
 from sipgw.script.values import DROP
 from sipgw.sip.actions import Flow
@@ -57,11 +59,8 @@ class Pike(Module):
     async def start(self) -> None:
         """Begin with nothing known."""
         if self._route:
-            route = self.server.user.routes.named.get(self._route)
-            if route is None:
+            if self._route not in self.server.user.routes.named:
                 raise ValueError(f"check_route: there is no route[{self._route}]")
-            if route.waits:
-                raise ValueError(f"check_route: route[{self._route}] calls something that waits; it may not")
         unit = self.sampling_time_unit
         latency = self.remove_latency
         if latency < unit:
@@ -91,17 +90,30 @@ class Pike(Module):
     def _allows(self, message: Request | Response | None, flow: Flow) -> bool:
         user = self.server.user
         route = user.routes.named.get(self._route)
-        if route is not None and not route.waits:
+        if route is None:
+            user.log_rarely("pike", -1, f"pike: route[{self._route}] is gone since the reload, every source is counted")
+        else:
             kind = ONREPLY if isinstance(message, Response) else REQUEST
             run = Run(message or parse(DUMMY), kind, flow, user.clock(), user)
             try:
-                if route.function(run) is DROP:
+                if self._result(route, run) is DROP:
                     return True
             except Exception as error:
                 user.broken(error)
-        else:
-            user.log_rarely("pike", -1, f"pike: route[{self._route}] is gone or waits since the reload; every source is counted")
         return self._hit(flow) not in (FLOODS, BEGINS)
+
+    def _result(self, route: Route, run: Run) -> Any:
+        """What the route comes to, None if it would have to wait."""
+        result = route.function(run)
+        if not route.waits:
+            return result
+        try:
+            result.send(None)
+        except StopIteration as stop:
+            return stop.value
+        result.close()
+        self.server.user.log_rarely("pike", -1, f"pike: route[{self._route}] would have to wait, the source is counted")
+        return None
 
     @every(1)
     def sweep(self) -> None:
