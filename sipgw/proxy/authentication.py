@@ -138,6 +138,7 @@ def _find(request: Request, realm: str, name: str) -> Attempt | None:
             broken = error
             continue
         if found.is_digest and found.realm.lower() == lowered and found.algorithm.lower() in CODES:
+            found.params["realm"] = realm  # as we spell it, for the hash and for databases
             return Attempt(found, line)
     if broken is not None:
         raise broken

@@ -153,7 +153,7 @@ class AuthorizeTests(Asked):
         self.start()
         wrong: tuple[tuple[dict[str, Any], str], ...] = (
             ({"password": "wrong"}, "-2"), ({"user": "bob"}, "-1"), ({"user": "alice@example.org"}, "-1"),
-            ({"realm": "other.org"}, "-4"), ({"realm": "EXAMPLE.org"}, "-2"), ({"algorithm": "MD9"}, "-4"),
+            ({"realm": "other.org"}, "-4"), ({"realm": "EXAMPLE.org"}, "1"), ({"algorithm": "MD9"}, "-4"),
             ({"algorithm": "SHA-256"}, "-3"), ({"qop": "auth-int"}, "-3"), ({"nonce": "x"}, "-3"), ({"nonce": "A" * 36}, "-3"),
             ({"cnonce": ""}, "400"), ({"response": ""}, "400"), ({"uri": ""}, "400"), ({"username": ""}, "400"),
             ({"opaque": "x"}, "1"), ({"nc": "1"}, "-2"), ({"nc": "00000000"}, "-3"), ({"nc": "x"}, "-3"), ({}, "1"),
