@@ -12,7 +12,7 @@ from typing import Any
 
 from sipgw.core.census import census
 from sipgw.core.measures import memory_limit, resident
-from sipgw.core.profiling import Profiling
+from sipgw.core.profiling import Profiling, ScriptProfile
 from sipgw.exports import Module, event, every, mi
 from sipgw.interfaces import LogConsumer, Server
 from sipgw.mi.jsonrpc import INVALID_PARAMS, MIError
@@ -29,12 +29,26 @@ class CoreProcess(Module):
         "E_PROFILING_PROC", "sec", "usec", "session", "verb", "name", "type", "depth", "file", "line", "status"
     )
 
+    script_profile = event(
+        "E_PROFILING_SCRIPT", "sec", "usec", "session", "verb", "name", "type", "depth", "file", "line", "status"
+    )
+
     def __init__(self, server: Server | None = None, **parameters: Any) -> None:
         super().__init__(server, **parameters)
         self._limit = memory_limit()
         self._told: dict[str, int] = {}
         if server is not None:
             self._profiling = Profiling(server.user, server.commands, self.profile)
+            self._script = ScriptProfile(server.user, self.script_profile)
+
+    async def start(self) -> None:
+        """Tell of the script from the beginning, if it wants to hear of itself."""
+        self._script.follow()
+
+    @every(1)
+    def profile_script(self) -> None:
+        """See whether somebody wants to hear of the script now, and whether it is another one."""
+        self._script.follow()
 
     # -- the log
 

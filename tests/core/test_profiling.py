@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from sipgw.testing import finished
+from sipgw.testing import finished, pass_time
 from tests.ears import Ears
 from tests.modules.test_core_events import HEAD, Served
 
@@ -106,3 +106,71 @@ class ProfilingTests(Served):
         self.ask("profiling_proc", {"level": 2})
         self.assertEqual(self.ask("core:nosuch")[0], -32601)
         self.assertEqual([verb for _, verb, _, _ in self.steps()], ["start", "enter", "exit", "end"])
+
+
+class ScriptProfileTests(Served):
+    """A script that is profiled."""
+
+    SCRIPT = HEAD + """
+    route { route(sub, 1); $var(x) = "other"; route($var(x)); route(nested); exit; }
+    route[sub] { return(3); }
+    route[other] { return(5); }
+    route[nested] { route(sub, 2); }
+    """
+
+    def setUp(self) -> None:
+        self.heard = Ears()
+
+    def listen(self, seconds: int | None = None) -> None:
+        """Hear of it."""
+        event = self.user.events.publish("E_PROFILING_SCRIPT")
+        self.user.events.join(event, "ear:a", finished(self.heard.open("a")), seconds)
+
+    def told(self) -> list[tuple[Any, ...]]:
+        """What was told since the last time."""
+        told = [each for _, _, each in self.heard.told]
+        found = [(each["session"], each["verb"], each["name"], each["depth"], each.get("status")) for each in told]
+        self.heard.told.clear()
+        return found
+
+    def test_routes(self) -> None:
+        """The routes that begin, those that they call, by name or by a variable, and what each gives; while somebody hears it."""
+        self.serve(self.SCRIPT)
+        self.request()
+        self.listen()
+        pass_time(self.clock, 1.1)
+        for session in (1, 2):
+            self.request()
+            self.assertEqual(
+                self.told(),
+                [
+                    (session, "start", "<root>", 1, None), (session, "enter", "<root>", 1, None),
+                    (session, "enter", "sub", 2, None), (session, "exit", "sub", 2, 3),
+                    (session, "enter", "other", 2, None), (session, "exit", "other", 2, 5),
+                    (session, "enter", "nested", 2, None), (session, "enter", "sub", 3, None), (session, "exit", "sub", 3, 3),
+                    (session, "exit", "nested", 2, 3),
+                    (session, "exit", "<root>", 1, 0), (session, "end", "<root>", 1, 0),
+                ],
+            )
+        self.listen(0)
+        pass_time(self.clock, 1.1)
+        self.request()
+        self.assertEqual(self.told(), [])
+
+    def test_own_route(self) -> None:
+        """An event route hears of the script from the first message on, and not of itself."""
+        self.serve(HEAD + 'route { exit; }\nevent_route[E_PROFILING_SCRIPT] { xlog("L_ALERT", "$param(verb) $param(name)\\n"); }')
+        self.request()
+        pass_time(self.clock, 0.1)
+        lines = [text.strip() for level, text in self.wired.lines if level == -3]
+        self.assertEqual(lines, ["start <root>", "enter <root>", "exit <root>", "end <root>"])
+
+    def test_waiting(self) -> None:
+        """A route that waits exits when it has ended."""
+        self.serve(HEAD + 'loadmodule "cfgutils.so"\nroute { route(slow); exit; }\nroute[slow] { sleep(2); return(4); }')
+        self.listen()
+        pass_time(self.clock, 1.1)
+        self.request()
+        self.assertEqual([each[1:3] for each in self.told()], [("start", "<root>"), ("enter", "<root>"), ("enter", "slow")])
+        pass_time(self.clock, 2)
+        self.assertEqual([each[1:3] for each in self.told()], [("exit", "slow"), ("exit", "<root>"), ("end", "<root>")])
