@@ -93,8 +93,10 @@ def _fitted(value: str, before: str, alone: bool) -> str:
     if alone or part in (1, 2):
         return url_encode(value)
     if part == 0:
-        base = before.partition("://")[2].partition("/")
-        last = re.split(r"(?<!\\),", base[2])[-1]
+        _, slash, base = before.partition("://")[2].partition("/")
+        if not slash:
+            return url_encode(value).replace("/", "%2F")
+        last = re.split(r"(?<!\\),", base)[-1]
         return url_encode(escape_name(value) if "=" in last else value)
     return url_encode(escape_filter(value))
 

@@ -94,7 +94,7 @@ class Redis:
         several = bool(url.sentinel) or len(url.addresses) > 1
         self._first = self._node(self._find, min(QUICK, connect_limit) if several else connect_limit)
         self._first.missed = self._next_place
-        self._first.noticed = lambda fault: self.noticed(fault)
+        self._first.noticed = self._first_noticed
         if not url.unix and not url.sentinel:
             self._first.prepare = self._look
         self._listener: Listener | None = None
@@ -258,6 +258,8 @@ class Redis:
                 elif found is None and error.code == "READONLY" and not self.cluster and not turn:
                     self._place += 1
                     node.drop()  # it has become a replica
+                    if self._listener is not None:
+                        self._listener.again()
                 elif found is None:
                     raise
                 else:
@@ -368,6 +370,11 @@ class Redis:
 
     def _next_place(self, _address: Address) -> None:
         self._place += 1
+
+    def _first_noticed(self, fault: str) -> None:
+        if fault and self._listener is not None:
+            self._listener.again()
+        self.noticed(fault)
 
     async def _look(self, connection: Connection, limit: float) -> None:
         """Find out whether it is a cluster, each time that it is up."""

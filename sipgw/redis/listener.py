@@ -12,9 +12,9 @@ from sipgw.redis.errors import RedisFault
 
 PAUSE = 0.25
 """Seconds between two attempts to listen."""
-BEAT = 10.0
+BEAT = 3.0
 """Seconds after which a silent server is asked whether it is there."""
-PATIENCE = 5.0
+PATIENCE = 2.0
 """Seconds that it may take to say so."""
 
 
@@ -79,6 +79,11 @@ class Listener:
             self._timer.reset(0)
         if self._connection is not None:
             self._connection.close()
+
+    def again(self) -> None:
+        """Begin anew: the server that we listen to is given up."""
+        if self._connection is not None:
+            self._connection.give_up()
 
     async def _also(self, name: bytes, resumed: Callable[[], None] | None) -> None:
         connection = self._connection

@@ -66,6 +66,7 @@ class EscapeTests(SynchronousTestCase):
         """A variable that is the whole filter is one that the script has written."""
         self.assertEqual(self.search("ldap://s/dc=x??sub?", ["(|(cn=a?)(cn=b))"]).filter, "(|(cn=a?)(cn=b))")
         self.assertEqual(self.search(["ldap://s/dc=x??sub?(cn=a*)"]), LdapUrl("s", "dc=x", (), "sub", "(cn=a*)"))
+        self.assertEqual(self.search("ldap://", ["s/dc=evil"], "/dc=x").session, "s/dc=evil")
         self.assertEqual(self.search("ldap://", ["s"], "/dc=x??", ["sub"], "?(cn=a)"), LdapUrl("s", "dc=x", (), "sub", "(cn=a)"))
 
 

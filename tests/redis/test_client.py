@@ -265,6 +265,20 @@ class AloneTests(RedisTestCase):
         await self.until(lambda: len(heard) == 4)
         self.assertEqual(heard, ["one\0\udcff", "two", "three", "four"])
 
+    async def test_listening_to_the_frozen(self):
+        """Whoever listens to a server that is given up listens anew as soon as it serves."""
+        redis = self.client(self.server.url)
+        heard: list[str] = []
+        begun: list[int] = []
+        redis.subscribe("calls", heard.append, lambda: begun.append(1))
+        await self.until(lambda: begun)
+        self.server.freeze()
+        await self.failure(redis, "GET", "k")
+        self.server.thaw()
+        await self.until(lambda: len(begun) == 2, 2)
+        await redis.publish("calls", "one")
+        await self.until(lambda: heard)
+
     async def test_unix_socket(self):
         """A server at a path."""
         directory = folder("redis")
