@@ -23,6 +23,7 @@ from sipgw.script.run import Run
 from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.message import Request, Response
 from sipgw.sip.uri import Uri
+from sipgw.sms import rp
 from sipgw.sms.alphabets import LANGUAGES
 from sipgw.sms.esme import KINDS, Esme, Smsc
 from sipgw.sms.gateway import Gateway, GatewaySettings
@@ -30,7 +31,9 @@ from sipgw.sms.numbers import Numbers
 from sipgw.sms.session import Settings
 from sipgw.sms.smsc import Account, Port
 from sipgw.sms.spool import TABLES, Kind, Message, Spool, State
-from sipgw.sms.translate import read_text
+from sipgw.sms.text import join
+from sipgw.sms.translate import RP_DATA, read_text
+from sipgw.sms.udh import build
 
 VERSION = 1
 """Of the table ``smpp``."""
@@ -151,6 +154,8 @@ class ProtoSmpp(Module):
         "imdn", "How senders hear of receipts: 'imdn' if they asked by CPIM, 'text' as a message, 'none'",
         check=one_of("imdn", "text", "none"),
     )
+    rp_data: int = param(0, "Whether phones get texts as RP-DATA (application/vnd.3gpp.sms, IMS) instead of text/plain")
+    smsc_number: str = param("", "The number of the SMSC that RP-DATA says it comes from")
     national_languages: str = param("", "Languages whose tables may shorten texts: 'turkish spanish'", check=languages)
     country: str = param("", "The country whose rules numbers without + follow: DE, AT ... (needs sipgw[sms])", check=country)
     validity: int = param(259200, "Seconds for which a text is tried")
@@ -232,7 +237,7 @@ class ProtoSmpp(Module):
             await server.databases.check(database, table, version)
         settings = GatewaySettings(
             domain=self.domain or (user.sockets[0].host if user.sockets else "localhost"), validity=self.validity,
-            reports=self.reports, numbers=Numbers(country=self.country),
+            reports=self.reports, as_rp=bool(self.rp_data), number=self.smsc_number, numbers=Numbers(country=self.country),
             languages=[LANGUAGES[each] for each in self.national_languages.replace(",", " ").split()],
         )
         gateway = self.gateway = Gateway(user, reactor, Spool(database), self, settings, self._tell)
@@ -379,6 +384,8 @@ class ProtoSmpp(Module):
                 text, asked = request.body.decode("utf-16", "replace"), None
             else:
                 said = read_text(request)
+                if said.rp:
+                    return await self._relay(gateway, run, request, smsc_name, said.rp)
                 if said.text is None:
                     return SENT
                 text, asked = said.text, said.asked
@@ -399,6 +406,36 @@ class ProtoSmpp(Module):
             run.user.log_rarely("smpp spool", -1, f"send_smpp_message: the text is not taken: {error}")
             return ERROR
         return SENT
+
+    async def _relay(self, gateway: Gateway, run: Run, request: Request, link: str, data: bytes) -> int:
+        """Take what an IMS phone sent in RP-DATA, and tell it so in a MESSAGE of its own (TS 24.341 5.3.2.4)."""
+        said = rp.read(data)
+        if not isinstance(said, rp.Submit):
+            return SENT  # it acknowledges what we sent
+        uri = request.from_.uri
+        header = build(said.elements)
+        details = {
+            "receipt": int(said.wants_report), "rp": said.number, "raw": (header + said.chunk.data).hex(), "coding": said.coding,
+            "esm_class": 0x40 if header else 0, "call_id": request.call_id,
+        }
+        answer = rp.acknowledge(said.reference)
+        try:
+            await gateway.send(
+                link, uri.user or "", gateway.settings.numbers.to_sip(said.destination), join([said.chunk]),
+                sender=request.from_.uri_text, receiver=run.uri or request.uri, details=details,
+            )
+        except (ValueError, DatabaseError):
+            answer = rp.fail(said.reference)
+            raise
+        finally:
+            origin = Message("", Kind.TO_SIP, link, gateway.settings.numbers.to_sip(said.destination), uri.user or "")
+            self.server.user.launch(self._acknowledge(request.from_.uri_text, run.uri or request.uri, answer, origin))
+        return SENT
+
+    async def _acknowledge(self, receiver: str, sender: str, data: bytes, origin: Message) -> None:
+        status = await self.message(receiver, sender, "", RP_DATA, data, origin)
+        if not 200 <= status < 300:
+            self.server.user.log(2, f"proto_smpp: {receiver} could not be told that its text was taken: {status}")
 
     def _origin(self, run: Run) -> Message | None:
         """The text that a MESSAGE carries, if it came by SMPP."""

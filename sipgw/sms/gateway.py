@@ -16,6 +16,7 @@ from twisted.internet.defer import DeferredLock
 
 from sipgw.db.errors import DatabaseError
 from sipgw.sip.imdn import Asked
+from sipgw.sms import rp
 from sipgw.sms.esme import Esme
 from sipgw.sms.inbound import Inbound, is_receipt
 from sipgw.sms.link import Link
@@ -26,8 +27,8 @@ from sipgw.sms.receipts import FINAL, STATES, Receipt, read, same_ids, write
 from sipgw.sms.session import Answered
 from sipgw.sms.smsc import Account, Port
 from sipgw.sms.spool import Kind, Message, Part, Spool, State, new_id
-from sipgw.sms.text import Chunk, join
-from sipgw.sms.translate import content, notification
+from sipgw.sms.text import Chunk, cut, join
+from sipgw.sms.translate import RP_DATA, content, notification
 
 __all__ = ["Gateway", "GatewaySettings", "Sip"]
 
@@ -50,6 +51,9 @@ class GatewaySettings:
     domain: str = "localhost"
     validity: int = 3 * 86400
     reports: str = "imdn"
+    as_rp: bool = False
+    """Whether phones get texts as RP-DATA (IMS) instead of text/plain; ``number`` is the SMSC that it then says it comes from."""
+    number: str = ""
     languages: Sequence[int] = ()
     numbers: Numbers = field(default_factory=Numbers)
 
@@ -151,6 +155,7 @@ class Gateway:
         self._early: list[tuple[float, Callable[[], None]]] = []
         self._delivering: set[str] = set()
         self._locks: dict[str, DeferredLock] = {}
+        self._rp_reference = 0
         self._timers: list[Any] = []
         self._stopped = False
 
@@ -479,7 +484,10 @@ class Gateway:
             return []
         kind, body = "", b""
         asked = details.get("imdn")
-        if asked and self.settings.reports != "none":
+        if "rp" in details:
+            if receipt.is_final and details.get("receipt"):
+                kind, body = RP_DATA, self._report(message, receipt)
+        elif asked and self.settings.reports != "none":
             sent = datetime.fromtimestamp(message.created, UTC)
             note = notification(receipt, Asked(*asked), message.receiver, sent)
             if note is not None:
@@ -493,6 +501,13 @@ class Gateway:
             new_id(), Kind.TO_SIP, message.link, message.destination, message.source, message.receiver, message.sender, body,
             {"kind": kind, "word": True}, created=now, due=now, expires=now + self.settings.validity,
         )]
+
+    def _report(self, message: Message, receipt: Receipt) -> bytes:
+        """The status report for an IMS phone."""
+        times = datetime.fromtimestamp(message.created, UTC), datetime.fromtimestamp(self.now(), UTC)
+        self._rp_reference = (self._rp_reference + 1) & 0xFF
+        recipient = self.settings.numbers.to_smpp(message.destination)
+        return rp.report(self._rp_reference, self.settings.number, message.details["rp"], recipient, receipt.state, *times)
 
     def _client_word(self, message: Message, receipt: Receipt, client: str, id: str) -> Message:
         """The receipt for an ESME that is bound to us, which knows the message as ``id``."""
@@ -526,10 +541,10 @@ class Gateway:
         try:
             sender = message.sender or self.uri(message.source)
             receiver = message.receiver or self.uri(message.destination)
-            kind, body = message.details.get("kind"), message.body
-            if kind is None:
-                kind, body = content(message.text)
-            status = await self.sip.message(receiver, sender, message.details.get("headers", ""), kind, body, message)
+            for kind, body in self._bodies(message):
+                status = await self.sip.message(receiver, sender, "", kind, body, message)
+                if not 200 <= status < 300:
+                    break
             if 200 <= status < 300:
                 await self._reached(message)
             elif status in FINAL_REFUSALS:
@@ -541,6 +556,22 @@ class Gateway:
             self.log(-1, f"sms: what became of {message.id} could not be written, it may arrive twice: {error}")
         finally:
             self._delivering.discard(message.id)
+
+    def _bodies(self, message: Message) -> list[tuple[str, bytes]]:
+        """What the phone is sent: one MESSAGE, or one for each part where it wants RP-DATA."""
+        kind = message.details.get("kind")
+        if kind is not None:
+            return [(kind, message.body)]
+        if not self.settings.as_rp:
+            return [content(message.text)]
+        when = datetime.fromtimestamp(message.created, UTC)
+        source = self.settings.numbers.to_smpp(message.source)
+        bodies: list[tuple[str, bytes]] = []
+        for part in cut(message.text, reference=hash(message.id), languages=self.settings.languages):
+            self._rp_reference = (self._rp_reference + 1) & 0xFF
+            more = part.number < part.total
+            bodies.append((RP_DATA, rp.deliver(self._rp_reference, self.settings.number, source, part, when, more=more)))
+        return bodies
 
     async def _reached(self, message: Message) -> None:
         self.counts["delivered"] += 1

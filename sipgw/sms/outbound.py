@@ -273,6 +273,9 @@ class Outbound:
             tlvs = {TLV["receipted_message_id"]: str(details["receipted"]).encode("latin-1") + b"\0",
                     TLV["message_state"]: bytes((int(details["message_state"]),))}
             return [Pdu("deliver_sm", 0, 0, values, tlvs)]
+        if "raw" in details:
+            raw = {"data_coding": details["coding"], "short_message": bytes.fromhex(details["raw"])}
+            return [Pdu("submit_sm", 0, 0, {**values, **raw})]
         self._reference = self._reference % 0xFFFF + 1
         parts = cut(message.text, reference=self._reference, languages=details.get("languages", ()), coding=details.get("coding"))
         if len(parts) > 1 and any(way.payload for way in target.ways):

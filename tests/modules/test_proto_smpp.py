@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from pathlib import Path
@@ -165,6 +166,56 @@ class ServerTests(TestCase):
         message = (await self.until(lambda: self.phone.messages))[0]
         self.assertEqual(message.body, b"Hello")
         self.assertEqual(len(self.phone.messages), 1)
+
+
+    async def test_ims_phone(self) -> None:
+        """A phone that speaks RP-DATA: its text reaches the SMSC, it hears that it was taken, and then that it was delivered."""
+        await self.register()
+        await self.until(lambda: any(link.session.is_bound for link in self.smsc.factory.links))
+        tpdu = bytes.fromhex("2105089194710755" + "0000" + "0ae8329bfd4697d9ec37")
+        data = bytes.fromhex("00070000") + bytes((len(tpdu),)) + tpdu
+        uri = f"sip:+4917@127.0.0.1:{self.port}"
+        response = await self.ask("MESSAGE", uri, "Content-Type: application/vnd.3gpp.sms\r\n", data)
+        self.assertEqual(response.status, 202)
+        await self.until(lambda: self.smsc.text() == "hellohello")
+        self.assertEqual(self.smsc.taken["1"]["destination_addr"], "49177055")
+        acknowledged = (await self.until(lambda: self.phone.messages))[0]
+        self.assertEqual((acknowledged.header("content-type"), acknowledged.body.hex()), ("application/vnd.3gpp.sms", "0307"))
+        self.smsc.receipt("1")
+        await self.until(lambda: len(self.phone.messages) == 2)
+        report = self.phone.messages[1].body
+        self.assertEqual((report[0], report[5:7].hex(), report[-1]), (1, "0605", 0))
+
+    async def test_killed(self) -> None:
+        """The server is killed while texts are coming: each that was answered 202 reaches the SMSC, and few twice."""
+        wanted = 5000 if os.environ.get("SIPGW_NIGHTLY") else 300
+        await self.ask("MESSAGE", f"sip:+490@127.0.0.1:{self.port}", "Content-Type: text/plain\r\n", b"first")
+        own = self.listening.getHost().port
+        transport: Any = self.phone.transport
+        for number in range(1000, 1000 + wanted):
+            if number == 1000 + wanted // 2:
+                self.child.process.kill()
+                self.child.process.wait()
+                self.start()
+            text = (
+                f"MESSAGE sip:+49{number}@127.0.0.1:{self.port} SIP/2.0\r\n"
+                f"Via: SIP/2.0/UDP 127.0.0.1:{own};branch=z9hG4bK{number}\r\nMax-Forwards: 70\r\n"
+                f"From: <sip:alice@127.0.0.1>;tag=a\r\nTo: <sip:+49@127.0.0.1>\r\nCall-ID: k{number}\r\n"
+                f"CSeq: {number} MESSAGE\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n{number}"
+            )
+            transport.write(text.encode(), ("127.0.0.1", self.port))
+            if number % 20 == 0:  # as many may be under way
+                tick: Deferred[None] = Deferred()
+                self.reactor.callLater(0.05, tick.callback, None)
+                await tick
+        await self.ask("MESSAGE", f"sip:+491@127.0.0.1:{self.port}", "Content-Type: text/plain\r\n", b"last")
+        answered = {each.cseq.number for each in self.phone.responses if each.status == 202 and each.cseq.number >= 1000}
+        await self.until(lambda: answered <= {int(pdu.message) for pdu in self.smsc.taken.values() if pdu.message.isdigit()})
+        came = [pdu.message for pdu in self.smsc.taken.values()]
+        twice = len(came) - len(set(came))
+        print(f"{len(answered)} of {wanted} answered 202, all of them arrived, {twice} twice")
+        self.assertGreater(len(answered), wanted // 4)
+        self.assertLessEqual(twice, 10)  # the window of the link
 
 
 class ParameterTests(SynchronousTestCase):
