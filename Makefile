@@ -12,6 +12,8 @@ PHONES = for pair in sip-tester=sipp baresip-core=baresip linphone-cli=linphonec
 SERVERS = for pair in postgresql=pg_ctlcluster mariadb-server=mariadbd redis-server=redis-server redis-sentinel=redis-sentinel \
 	slapd=slapd ldap-utils=ldapsearch freeradius=freeradius kannel=bearerbox kannel-extras=drive_smpp; do \
 	PATH="$$PATH:/usr/sbin:/usr/lib/kannel/test" tests/install.sh $$pair || true; done
+NODE = if command -v npm >/dev/null && [ ! -d .venv/node/node_modules/smpp ]; then npm install --silent --no-audit --no-fund \
+	--prefix .venv/node smpp@0 >/dev/null || true; fi
 ARGS ?=
 
 .PHONY: run test check bench nightly demo-sms clean
@@ -26,6 +28,7 @@ run: $(READY)
 test: $(READY_DEV)
 	@$(PHONES)
 	@$(SERVERS)
+	@$(NODE)
 	$(BIN)/trial --rterrors $(TESTS)
 
 check: $(READY_DEV)
@@ -42,6 +45,7 @@ demo-sms: $(READY)
 nightly: $(READY_DEV)
 	@$(PHONES)
 	@$(SERVERS)
+	@$(NODE)
 	SIPGW_NIGHTLY=1 $(BIN)/trial --rterrors $(TESTS)
 
 .venv/bin/pip:
