@@ -149,7 +149,7 @@ class _Loading(_Numbered):
 
     async def delete_leftovers(self) -> None:
         """Delete all rows that have expired."""
-        await self.backing.writer.database.delete(self.name, self.backing.rows.expired())
+        await _delete_expired(self.name, self.backing)
 
     async def rewrite(self, aor: str | None = None) -> None:
         """Make the database like the memory: for one user, or for all.
@@ -182,15 +182,7 @@ class _Loading(_Numbered):
 
     async def _write_all(self, changes: Sequence[Change]) -> None:
         """Write changes that do not belong together."""
-        answers = [self.backing.writer.write([each], _nothing, _nothing) for each in changes]
-        failed: NotStored | None = None
-        for answer in answers:
-            try:
-                await answer
-            except NotStored as error:
-                failed = error
-        if failed is not None:
-            raise failed
+        await _all([self.backing.writer.write([each], _nothing, _nothing) for each in changes])
 
 
 class WriteThrough(_Loading, Drafted):
@@ -358,7 +350,7 @@ class SqlOnly(_Numbered, Remote):
 
     async def clean(self) -> None:
         """Delete the rows that have expired."""
-        await self.backing.writer.database.delete(self.name, self.backing.rows.expired())
+        await _delete_expired(self.name, self.backing)
 
     async def records(self) -> dict[str, list[Binding]]:
         """All that is there, for those who want to see it."""
@@ -375,6 +367,35 @@ class SqlOnly(_Numbered, Remote):
             if len(some) < SLICE:
                 return found
             last = some[-1][0]
+
+
+async def _delete_expired(table: str, backing: Backing) -> None:
+    """Delete all rows that have expired: by their ids, since to go through a whole table would lock what others write."""
+    rows, writer = backing.rows, backing.writer
+    serials: list[int] = []
+    while True:
+        before = serials
+        found = await writer.database.select(table, [rows.key], rows.expired(), limit=FLUSH)
+        serials = [int(row[0]) for row in found]
+        if serials == before:
+            return
+        parts = [serials[start : start + backing.deletes] for start in range(0, len(serials), backing.deletes)]
+        changes = [[rows.delete_expired(table, serial) for serial in part] for part in parts]
+        await _all([writer.write(each, _nothing, _nothing) for each in changes])
+        if len(serials) < FLUSH:
+            return
+
+
+async def _all(answers: Sequence[Deferred[None]]) -> None:
+    """Wait for all of ``answers``; the last failure, if there was one."""
+    failed: NotStored | None = None
+    for answer in answers:
+        try:
+            await answer
+        except NotStored as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 def _nothing() -> None:

@@ -28,6 +28,8 @@ WAITING: Final = 5000
 """Entries that may wait for their transaction."""
 PATIENCE: Final = 3.0
 """Seconds after which an answer is no longer waited for, though the transaction is."""
+SOON: Final = 0.5
+"""Seconds within which a failure is worth another try."""
 PROBE: Final = 0.5
 """Seconds between two questions whether a database is back."""
 
@@ -158,7 +160,7 @@ class Writer:
                 each.fail(NotStored(self.failing))
             return
         try:
-            await self.database.batch([change for each in entries for change in each.changes])
+            await self._batch([change for each in entries for change in each.changes])
         except Unavailable as error:
             self._lose(entries, error)
         except DatabaseError as error:
@@ -174,6 +176,17 @@ class Writer:
             self._works()
             for each in entries:
                 each.done()
+
+    async def _batch(self, changes: Sequence[Change]) -> None:
+        """Write in one transaction. One that fails at once is tried again, since the next may find a connection that lives, or
+        meet no other one (a deadlock); rows are written whole, so that twice is as once."""
+        begin = self._user.clock()
+        try:
+            await self.database.batch(changes)
+        except Unavailable:
+            if self._user.clock() - begin > SOON:
+                raise
+            await self.database.batch(changes)
 
     def _works(self) -> None:
         if self.failing:

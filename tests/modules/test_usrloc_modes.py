@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.db.errors import Unavailable
+from sipgw.interfaces import Change
 from sipgw.proxy import location_drafts, location_writer
 from sipgw.proxy.location_rows import contact_id
 from sipgw.proxy.location_writer import PATIENCE
@@ -187,6 +191,20 @@ class WriteThroughTests(SynchronousTestCase):
         self.assertEqual((there.rows(), there.calls("ann")), ([("ann", "sip:a@h"), ("bob", BOB)], "sip:a@h"))
         self.assertEqual(there.register("eve", "sip:e@h"), "200 sip:e@h 600")
 
+    def test_again(self) -> None:
+        """A transaction that fails at once is tried again: a deadlock, a connection that was dead."""
+        there = Located(WRITE_THROUGH)
+        batch, failures = there.database.batch, [Unavailable("deadlock")]
+
+        async def sometimes(changes: Sequence[Change]) -> None:
+            await batch(changes)
+            if failures:
+                raise failures.pop()
+
+        there.database.batch = sometimes  # type: ignore[method-assign]
+        self.assertEqual(there.register("bob", BOB), f"200 {BOB} 600")
+        self.assertEqual((there.rows(), there.logged()), ([("bob", BOB)], ""))
+
     def test_old(self) -> None:
         """What has waited for too long behind others is not written any more."""
         self.patch(location_writer, "MOST", 1)
@@ -264,6 +282,7 @@ class WriteThroughTests(SynchronousTestCase):
         self.assertEqual(again.register("bob", BOB), "200 " + f"{BOB} 600, sip:b2@h 10")
         again.clock.advance(60)
         third = Located(WRITE_THROUGH, database=there.database, wire=there.wire, host="127.0.0.3", phone=there.phone)
+        third.answers()
         self.assertEqual((third.table.count, third.rows()), (2, [("ann", "sip:a@h"), ("bob", BOB)]))
 
     def test_expiry(self) -> None:
@@ -431,6 +450,7 @@ class WriteBackTests(SynchronousTestCase):
         there.answers(60)
         there.clock.advance(40)
         again = Located(WRITE_BACK, database=there.database, wire=there.wire, host="127.0.0.2", phone=there.phone)
+        again.answers()
         self.assertEqual([(aor, len(each)) for aor, each in again.table], [("bob@example.org", 1)])
         self.assertEqual(again.table.values("bob@example.org"), {"colour": "blue"})
         self.assertEqual((again.rows(), self.state(again)), ([("bob", BOB)], "CS_SYNC"))
