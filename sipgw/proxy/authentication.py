@@ -72,13 +72,13 @@ def _known(run: Run) -> _Known:
 
 def authorized(run: Run) -> Credentials | None:
     """The credentials that the sender of this request was authorized by, if he was."""
-    found = None if run.context is None else run.context.get("authentication")
-    return found.authorized.credentials if found is not None and found.authorized is not None else None
+    return None if run.context is None else run.context.get("authorized")
 
 
 def accept(run: Run, attempt: Attempt) -> None:
-    """Remember by what the sender was authorized."""
+    """Remember by what the sender was authorized; ``$au`` and the others name these credentials from now on."""
     _known(run).authorized = attempt
+    run.keep()["authorized"] = attempt.credentials
 
 
 def consume(run: Run) -> bool:

@@ -228,8 +228,18 @@ _PREFERRED = _address_of("p-preferred-identity")
 # ---- authentication ----
 
 
+def _authorized(run: Run) -> Credentials | None:
+    """The credentials by which the sender was authorized, if he was (``proxy/authentication.py``)."""
+    return None if run.context is None else run.context.get("authorized")
+
+
 def _credentials(run: Run) -> Credentials | None:
-    """What the sender says he is: to a proxy, else to a server; None if nothing, or not in digest."""
+    """Who the sender is, if that has been proved; else what he says he is: to a proxy, else to a server, in digest.
+
+    What is only said must never hide what was proved: a second header is easily added."""
+    proved = _authorized(run)
+    if proved is not None:
+        return proved
     text = run.message.header("proxy-authorization") or run.message.header("authorization")
     if text is None:
         return None
@@ -253,15 +263,15 @@ def _auth_user(found: Credentials) -> Value:
 
 
 def _auth_domain(found: Credentials) -> Value:
-    return found.username.partition("@")[2] or found.realm
+    return found.username.partition("@")[2] or None
 
 
 def get_acc_user(run: Run) -> Value:
-    """``$Au``: who pays: user and realm of the credentials, else user and host of From."""
+    """``$Au``: who pays: the user, and domain or realm, of who was authorized, else user and host of From."""
+    found = _authorized(run)
+    if found is not None:
+        return f"{_auth_user(found)}@{_auth_domain(found) or found.realm}"
     try:
-        found = _credentials(run)
-        if found is not None:
-            return f"{_auth_user(found)}@{_auth_domain(found)}"
         uri = run.message.from_.uri
     except SipError:
         return None

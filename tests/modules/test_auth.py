@@ -34,7 +34,7 @@ BODY = """
     if ($hdr(X-Proxy) != NULL) pv_proxy_authorize($var(realm));
     else pv_www_authorize($var(realm));
     $var(code) = $rc;
-    append_to_reply("X-Code: $var(code)\\r\\n");
+    append_to_reply("X-Code: $var(code)\\r\\nX-Who: $au $ad $ar $adu $Au\\r\\n");
     if ($var(code) < 0) www_challenge($var(realm), "auth");
     send_reply(200, "OK");
 """
@@ -239,6 +239,18 @@ class AuthorizeTests(Asked):
         ):
             line = answered(self.ask("X-Ask: 1\r\nX-Realm: r\r\n"), method="INVITE", uri=uri)
             self.assertEqual(self.code(line + "X-Realm: r\r\n", method="INVITE", uri=sent_to), expected, (uri, sent_to))
+
+    def test_who(self) -> None:
+        """$au and the others name whoever was authorized, whatever other headers say; $Au nobody who was not."""
+        self.start()
+        victim = 'Digest username="victim@x", realm="{}", nonce="n", uri="sip:x", response="y"\r\n'
+        proxy, other = f"Proxy-Authorization: {victim.format('example.org')}", f"Authorization: {victim.format('other.org')}"
+        alice = "alice <null> example.org sip:example.org alice@example.org"
+        for before, after in (("", ""), (proxy, ""), ("", proxy), (other, ""), ("", other)):
+            found = self.send(register(more=before + answered(self.ask()) + after))
+            self.assertEqual((found.header("X-Code"), found.header("X-Who")), ("1", alice), (before, after))
+        found = self.send(register(more=proxy + answered(self.ask(), password="x")))
+        self.assertEqual(found.header("X-Who"), "victim x example.org sip:x alice@sip.caller.org")
 
     def test_never_asked(self) -> None:
         """ACK and CANCEL are taken without credentials."""

@@ -204,7 +204,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(
             script.server.out,
             [
-                "al b.c al@b.c r sip:u n x c o MD5 auth 00000001 al@b.c",
+                "al b.c al@b.c r sip:u n x c o MD5 auth 00000001 alice@a.com",
                 "w wn auth,auth-int <null>",
                 'sip:rt@h sip:di@h busy full sip:ai@h sip:re@h sip:pu@pd pu pd "PN"',
             ],
