@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from sipgw.db.circuit import Circuit
@@ -149,6 +150,14 @@ class _Threads(adbapi.ConnectionPool):
         super().__init__(wire.driver, cp_reactor=reactor, cp_min=1, cp_max=most)  # type: ignore[no-untyped-call]
         self.dbapi: Any = wire
         self.connectionFactory: Any = _Unconnected
+
+    def leave(self) -> None:
+        """Let the reactor end without us: what ``close`` does before it waits for the threads."""
+        reactor: Any = self._reactor
+        for trigger in (self.shutdownID, self.startID):
+            if trigger:
+                reactor.removeSystemEventTrigger(trigger)
+        self.shutdownID = self.startID = None
 
 
 class _Unconnected:
@@ -358,13 +367,18 @@ class Connections:
 
     # ---- the end ----
 
-    def close(self) -> None:
-        """Break off what is under way, end the threads, close their connections."""
-        if not self._closed:
-            self._closed = True
-            if self._circuit is not None:
-                self._circuit.close()
-            if self._probing is not None:
-                self._probing.close()
-            self._give_up_all("it is closed")
+    async def close(self) -> None:
+        """Break off what is under way, and wait until the threads have ended and their connections are closed."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._circuit is not None:
+            self._circuit.close()
+        self._give_up_all("it is closed")
+        if self._probing is not None:
+            await self._probing.close()
+        if self._inline:
             self._threads.close()
+        else:
+            self._threads.leave()
+            await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._threads.finalClose)

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from sipgw.db.connections import Connections, Link
+from twisted.internet.defer import Deferred
+
+from sipgw.db.connections import Answer, Connections, Link
 from sipgw.db.errors import Refused
 from sipgw.db.statements import Statement, Statements, checked_text
 from sipgw.interfaces import Change, Value, Where
@@ -14,6 +16,7 @@ from sipgw.interfaces import Change, Value, Where
 __all__ = ["Engine", "Result", "SqlDatabase"]
 
 _READS = re.compile(r"(?:\s|/\*.*?\*/|--[^\n]*\n|\()*(select|values|show|explain|describe)\b", re.IGNORECASE | re.DOTALL)
+_CHANGES = re.compile(r"\s*(insert|update|delete|replace)\b", re.IGNORECASE)
 _WRITES = re.compile(r"\b(into|update|nextval|setval|lock)\b", re.IGNORECASE)
 
 
@@ -66,15 +69,24 @@ class Engine(Protocol):
 
 
 class SqlDatabase:
-    """A database behind ``readers`` and ``writers``: the same connections, unless its kind wants them apart."""
+    """A database behind ``readers`` and ``writers``: the same connections, unless its kind wants them apart.
 
-    def __init__(self, engine: Engine, readers: Connections, writers: Connections) -> None:
+    ``change`` runs what changes something, if not one by one in ``writers``."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        readers: Connections,
+        writers: Connections,
+        change: Callable[[Callable[[Link], Any]], Deferred[Any]] | None = None,
+    ) -> None:
         self.name = engine.name
         self.dialect = engine.scheme
         self._engine = engine
         self._statements = engine.statements
         self._readers = readers
         self._writers = writers
+        self._write = change or (lambda ask: writers.run(ask, reads=False))
         self._indexes: dict[str, list[Index]] = {}
 
     async def start(self) -> None:
@@ -83,9 +95,8 @@ class SqlDatabase:
 
     async def close(self) -> None:
         """Close all connections."""
-        self._readers.close()
-        if self._writers is not self._readers:
-            self._writers.close()
+        await self._readers.close()
+        await self._writers.close()
 
     # ---- interfaces.Database ----
 
@@ -127,20 +138,24 @@ class SqlDatabase:
                         link.execute(*say.delete(table, where), True)
             link.execute(*insert, True)
 
-        await self._writers.run(lambda link: _transaction(link, [step]), reads=False)
+        await self._write(lambda link: _transaction(link, [step]))
 
     async def batch(self, changes: Sequence[Change]) -> None:
         """Do all of ``changes`` in order, in one transaction: when this returns they are on disk, when it raises none is."""
         steps = [self._step(change) for change in changes]
         if steps:
-            await self._writers.run(lambda link: _transaction(link, steps), reads=False)
+            await self._write(lambda link: _transaction(link, steps))
 
     async def query(self, text: str, values: Sequence[Value] = ()) -> Result:
         """Run a statement of the database's own language; ``?`` stands for each of ``values``."""
         text, bound = self._statements.raw(text, values)
-        reads = _READS.match(text) is not None and _WRITES.search(text) is None
-        where = self._readers if reads else self._writers
-        found = await where.run(lambda link: link.execute(text, bound, not reads), reads=reads)
+        found: Answer
+        if _CHANGES.match(text) is not None:
+            found = await self._write(lambda link: link.execute(text, bound, True))
+        else:
+            reads = _READS.match(text) is not None and _WRITES.search(text) is None
+            where = self._readers if reads else self._writers
+            found = await where.run(lambda link: link.execute(text, bound, not reads), reads=reads)
         return Result(found.columns, found.rows)
 
     def quote(self, text: str) -> str:
@@ -151,7 +166,8 @@ class SqlDatabase:
 
     async def _change(self, statement: Statement) -> int:
         text, values = statement
-        return (await self._writers.run(lambda link: link.execute(text, values, True), reads=False)).count
+        answer: Answer = await self._write(lambda link: link.execute(text, values, True))
+        return answer.count
 
     def _step(self, change: Change) -> Callable[[Link], Any]:
         """What does one change, in a thread."""

@@ -141,11 +141,12 @@ class MySqlEngine:
             client_flag=CLIENT.FOUND_ROWS,
             conv=converters,
             connect_timeout=self.connect_time,
-            read_timeout=self.read_time,
+            read_timeout=self.connect_time,
             write_timeout=self.read_time,
             init_command=f"SET SESSION sql_mode = {_MODES}, innodb_lock_wait_timeout = {max(1, int(self.read_time) - 1)}",
             **self.more,
         )
+        raw._read_timeout = self.read_time  # while it connected, the server had to be quicker
         return MySqlLink(raw)
 
     def quick(self) -> MySqlEngine:

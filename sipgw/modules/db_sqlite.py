@@ -6,6 +6,7 @@ from typing import Any
 
 from sipgw.db.connections import Connections
 from sipgw.db.database import SqlDatabase
+from sipgw.db.groups import GroupedWrites
 from sipgw.db.measures import watch
 from sipgw.db.sqlite import SqliteEngine, SqliteSettings
 from sipgw.exports import Module, param
@@ -55,4 +56,4 @@ class DbSqlite(Module):
         done = watch(server.user, server.statistics, engine.name, 0)
         writers = Connections(engine, server.reactor, 1, limit=LIMIT, done=done)
         readers = Connections(engine.reading(), server.reactor, READERS, limit=LIMIT, done=done)
-        return SqlDatabase(engine, readers, writers)
+        return SqlDatabase(engine, readers, writers, GroupedWrites(engine, writers, done).run)

@@ -5,13 +5,13 @@ import sqlite3
 import time
 from typing import Any, cast
 
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from sipgw.db.database import SqlDatabase
-from sipgw.db.errors import DatabaseError, Unavailable
-from sipgw.db.sqlite import file_of
+from sipgw.db.errors import DatabaseError, Duplicate, Unavailable
+from sipgw.db.sqlite import SqliteLink, file_of
 from sipgw.interfaces import Change
 from sipgw.modules import db_sqlite
 from sipgw.modules.db_sqlite import DbSqlite
@@ -67,6 +67,47 @@ class SqliteTests(Cases, TestCase):
         self.assertGreater(len(turns), 10)
         await slow.insert("phones", {"name": "after"})
         self.assertEqual(await self.rows("name"), [("after",)])
+
+    async def test_grouped(self) -> None:
+        """Changes that come at once are written together, each for itself: a refusal undoes one, or one batch, and no other."""
+        commits = []
+        commit = SqliteLink.commit
+
+        def counted(link: SqliteLink) -> None:
+            commits.append(link)
+            commit(link)
+
+        self.patch(SqliteLink, "commit", counted)
+        add = [ensureDeferred(self.db.insert("phones", {"name": name})) for name in "abca"]
+        good = ensureDeferred(self.db.batch([Change("insert", "phones", {"name": name}) for name in "de"]))
+        bad = ensureDeferred(self.db.batch([Change("insert", "phones", {"name": name}) for name in "fa"]))
+        more = ensureDeferred(self.db.query("UPDATE phones SET ports = 1 WHERE name < ?", ["c"]))
+        last = ensureDeferred(self.db.replace("phones", {"name": "d", "ports": 4}, ["name"]))
+        asked: list[Any] = [*add[:3], good, more, last]
+        await gatherResults(asked)
+        await self.fails(Duplicate, add[3])
+        await self.fails(Duplicate, bad)
+        self.assertEqual(await self.rows(), [("a", 1), ("b", 1), ("c", None), ("d", 4), ("e", None)])
+        self.assertLess(len(commits), 4)
+
+    async def test_group_that_fails(self) -> None:
+        """Where nothing can be written nothing of the group is, and each is told so."""
+        other = sqlite3.connect(file_of(self.db.name), isolation_level=None)
+        self.addCleanup(other.close)
+        hasty = await self.open(f"sqlite:/{file_of(self.db.name)}", busy_timeout=20)
+        self.addCleanup(lambda: ensureDeferred(hasty.close()))
+        other.execute("BEGIN IMMEDIATE")
+        for each in [ensureDeferred(hasty.insert("phones", {"name": str(number)})) for number in range(5)]:
+            self.assertIn("locked", await self.fails(Unavailable, each))
+        other.execute("ROLLBACK")
+        await hasty.insert("phones", {"name": "after"})
+        self.assertEqual(await self.rows("name"), [("after",)])
+        other.execute("BEGIN IMMEDIATE")
+        waiting = [ensureDeferred(hasty.insert("phones", {"name": str(number)})) for number in range(5)]
+        await hasty.close()
+        for each in waiting:
+            await self.fails(Unavailable, each)
+        self.assertIn("it is closed", await self.fails(Unavailable, hasty.insert("phones", {"name": "late"})))
 
     async def test_another_process_writes(self) -> None:
         """A lock of somebody else is waited for as long as busy_timeout says; then the database cannot be asked."""
