@@ -52,11 +52,11 @@ class NetworkTests(SynchronousTestCase):
             self.assertGreater(self.link.lost, 500 * loss)
             self.assertEqual(traffic.total("doubled"), 0, f"{loss:.0%} lost")
             # a BYE or a 200 is sent eleven times and each way loses: some BYE is never answered, and who sent it gives up (status
-            # 0); some caller hears no 200 although it rang, and waits
+            # 0, of a proxy in between 408); some caller hears no 200 although it rang, and waits
             wrong = traffic.wrong()
             given_up = 2 * (1 - (1 - loss) ** 2) ** 10 * sum(traffic.begun.values())
             self.assertLessEqual(traffic.open + sum(wrong.values()), round(3 * given_up), f"{loss:.0%} lost: {wrong}")
-            self.assertEqual({status for _, status in wrong} - {0}, set(), f"{loss:.0%} lost: {wrong}")
+            self.assertEqual({abs(status) for _, status in wrong} - {0, 408}, set(), f"{loss:.0%} lost: {wrong}")
 
     def test_loss_afterlife(self):
         """With the usual short afterlife, 5 s, a lost answer may be too late: 99.5, 94, 84 % of the calls are made at least."""
