@@ -64,8 +64,8 @@ class UriModule(Module):
             return NOTHING
         user, domain = identity(credentials)
         if not self.use_uri_table:
-            same = uri.user == user and (not self.use_domain or uri.host.lower() == domain.lower())
-            return 1 if same else NO_ROW
+            counts = self.use_domain or "@" in credentials.username  # the domain, where the user name says one
+            return 1 if uri.user == user and (not counts or uri.host.lower() == domain.lower()) else NO_ROW
         where = {self.user_column: user, self.uriuser_column: uri.user}
         if self.use_domain:
             where[self.domain_column] = domain

@@ -201,6 +201,15 @@ class MemoryTests(Cases, TestCase):
         for algorithm in ("MD5", "SHA-256", "SHA-512-256-sess"):
             self.assertEqual((await self.login(algorithm=algorithm)).header("X-Code"), "1", algorithm)
 
+    async def test_other_domain(self) -> None:
+        """Who has proved to be alice of elsewhere is not alice of here."""
+        self.start('modparam("auth_db", "calculate_ha1", 1)\nmodparam("auth_db", "password_column", "password")\n')
+        await self.database.insert("subscriber", {**ALICE, "domain": "other.org", "password": "mine"})
+        found = await self.login(user="alice@other.org", password="mine", to="alice")
+        self.assertEqual((found.header("X-Code"), found.header("X-Check")), ("1", "-9 -9"))
+        found = await self.login(user="alice@example.org", to="alice")
+        self.assertEqual((found.header("X-Code"), found.header("X-Check")), ("1", "1 1"))
+
     async def test_no_domain(self) -> None:
         """Without use_domain the user is looked up alone."""
         self.start('modparam("auth_db", "use_domain", 0)\n')
