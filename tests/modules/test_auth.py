@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.modules.auth import Auth
@@ -286,6 +288,29 @@ CONSUME = """
     $du = "sip:192.0.2.1";
     forward();
 """
+
+
+class FuzzTests(Asked):
+    """Credentials that nobody would send."""
+
+    @settings(max_examples=120, derandomize=True, deadline=None)
+    @given(st.data())
+    def test_anything(self, data: st.DataObject) -> None:
+        """Whatever stands in the header, the request is answered, nobody gets in, and nothing is a bug of ours."""
+        if not hasattr(self, "scripted"):
+            self.start()
+        challenge = self.ask()
+        names = ["username", "realm", "nonce", "uri", "response", "qop", "nc", "cnonce", "algorithm", "opaque"]
+        odd = st.text('Digest="\\\\,;: \t@%<>\u00e9\udcff0123', max_size=30)
+        changed: dict[str, Any] = data.draw(st.dictionaries(st.sampled_from(names), odd, min_size=1, max_size=3))
+        line = answered(challenge, password="wrong", **changed)
+        for text in (line, f"Authorization: {data.draw(odd)}\r\n", f"Authorization: Digest {data.draw(odd)}\r\n"):
+            data_sent = register(more="HERE").replace(b"HERE", text.encode("utf-8", "surrogateescape"))
+            self.scripted.phone.inbox.clear()
+            logged = self.scripted.send(data_sent)
+            found: Any = self.scripted.phone.take()
+            self.assertNotEqual(found.header("X-Code"), "1", text)
+            self.assertEqual([entry for entry in logged if "bug" in entry or ".cfg:" in entry], [], text)
 
 
 class ForwardedTests(Asked):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.modules.uac import Uac
 from sipgw.modules.uac_auth import UacAuth
 from sipgw.proxy.credentials import Credential, parse_credential
 from sipgw.proxy.disguise import Disguise, Uris, displayed
-from sipgw.sip.auth import Credentials, hash_a1, is_response
+from sipgw.sip.auth import Challenge, Credentials, hash_a1, is_response
 from sipgw.sip.message import Request, Response
 from tests.modules.calls import ALICE, BOB, Calls
 
@@ -347,6 +349,23 @@ class AnswerTests(Disguises):
         self.begin()
         found = self.check(self.again('WWW-Authenticate: Digest realm="trunk", nonce="n", qop="auth-int"\r\n'), "trunk")
         self.assertEqual(found.qop, "auth-int")
+
+    @settings(max_examples=12, derandomize=True, deadline=None)
+    @given(
+        st.dictionaries(
+            st.sampled_from(["nonce", "opaque", "qop", "algorithm", "stale"]), st.text('auth,-int"\\;= \té', max_size=9)
+        )
+    )
+    def test_odd_challenges(self, params: dict[str, str]) -> None:
+        """Whatever a callee asks, the answer is one readable header, or the call fails; nothing is a bug of ours."""
+        self.begin()
+        text = str(Challenge("Digest", {"realm": "trunk", **params}))
+        again = self.again(f"WWW-Authenticate: {text}\r\n")
+        if again is not None:
+            (answer,) = again.headers("Authorization")
+            found = Credentials.parse(answer)
+            self.assertEqual((found.nonce, found.opaque), (params.get("nonce", ""), params.get("opaque")))
+        self.assertEqual([entry for entry in self.logged() if "bug" in entry or ".cfg:" in entry], [])
 
     def test_elsewhere(self) -> None:
         """Outside of a failure route there is nothing to answer."""
