@@ -38,7 +38,7 @@ def _alive(context: ResponseContext | None) -> ResponseContext | None:
     return None if context is None or context.server.state is State.TERMINATED else context
 
 
-_CLUSTER = "anycast replication needs the clusterer, which comes in a later version of sipgw"
+_CLUSTER = "anycast replication needs OpenSIPS's clusterer, whose protocol sipgw does not speak"
 
 
 class TmBase(Module):

@@ -31,6 +31,7 @@ from sipgw.script.nodes import (
 from sipgw.script.symbols import Kind, Symbols
 
 VARIABLES: dict[str, tuple[str, str | None, int | None]] = {
+    "t_anycast_replicate": "it needs OpenSIPS's clusterer, whose protocol sipgw does not speak",
     "Ri": ("socket_in", "ip", None),
     "Rp": ("socket_in", "port", None),
     "pr": ("socket_in", "proto", None),
