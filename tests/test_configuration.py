@@ -58,6 +58,7 @@ FAULTS = [
     ),
     ("log_leval = 3", "there is no global log_leval", "did you mean `log_level`?"),
     ("route { exit", "", ""),
+    ("route { t_anycast_replicate(); }", "there is no function t_anycast_replicate()", "it needs OpenSIPS's clusterer"),
     ("route { no_such_function(); }", "there is no function no_such_function()", ""),
 ]
 """A script, what is said of it, and the hint."""

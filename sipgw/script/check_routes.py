@@ -12,7 +12,7 @@ from typing import Any
 
 from sipgw.script import nodes
 from sipgw.script.check_variables import VariableChecks, load_first
-from sipgw.script.dialect import GONE
+from sipgw.script.dialect import GONE, WITHOUT_CLUSTER
 from sipgw.script.errors import guess
 from sipgw.script.nodes import Call, Config, Int, Node, Pos, Route, RouteCall, Str, Variable, walk
 from sipgw.script.regex import compile_regex
@@ -196,7 +196,7 @@ class RouteChecks(VariableChecks):
             self.error(call, f"the function {name}() is not there yet", load_first(owners))
             return
         known = {f.name for m in self.symbols.catalogue.values() for f in m.functions}
-        hint = GONE.get(name) or guess(name, [*known, *self.symbols.functions, *STATEMENTS])
+        hint = GONE.get(name) or WITHOUT_CLUSTER.get(name) or guess(name, [*known, *self.symbols.functions, *STATEMENTS])
         self.error(call, f"there is no function {name}()", hint)
 
     def call_problems(self, call: Call, function: Function) -> Iterator[Problem]:

@@ -31,7 +31,6 @@ from sipgw.script.nodes import (
 from sipgw.script.symbols import Kind, Symbols
 
 VARIABLES: dict[str, tuple[str, str | None, int | None]] = {
-    "t_anycast_replicate": "it needs OpenSIPS's clusterer, whose protocol sipgw does not speak",
     "Ri": ("socket_in", "ip", None),
     "Rp": ("socket_in", "port", None),
     "pr": ("socket_in", "proto", None),
@@ -147,6 +146,11 @@ GONE_SETTINGS: dict[str, str] = {
     "server_signature_header": "write server_header",
 }
 """Globals that are dropped: what to do instead."""
+
+WITHOUT_CLUSTER: dict[str, str] = {
+    "t_anycast_replicate": "it needs OpenSIPS's clusterer, whose protocol sipgw does not speak",
+}
+"""Functions of OpenSIPS that there will not be, each with why."""
 
 GONE: dict[str, str] = {
     "as_relay_sl": "the module seas has gone",
