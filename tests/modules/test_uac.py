@@ -245,8 +245,8 @@ class WithDialogTests(DialogTests):
         self.assertRaises(ValueError, Uac(restore_mode="none", force_dialog=1).start().send, None)
 
 
-class AnswerTests(Disguises):
-    """uac_auth."""
+class Challenges(Disguises):
+    """A callee that asks for a password."""
 
     def again(self, *lines: str, status: int = 401, **options: Any) -> Request | None:
         """Bob challenges alice's call: the next INVITE that he sees."""
@@ -271,6 +271,31 @@ class AnswerTests(Disguises):
         self.assertEqual((found.realm, found.username, found.uri), (realm, user, request.uri))
         self.assertTrue(is_response(found, hash_a1(user, realm, "secret", found.algorithm), "INVITE", request.body))
         return found
+
+
+class OddTests(Challenges):
+    """Challenges that nobody would send."""
+
+    @settings(max_examples=12, derandomize=True, deadline=None)
+    @given(
+        st.dictionaries(
+            st.sampled_from(["nonce", "opaque", "qop", "algorithm", "stale"]), st.text('auth,-int"\\;= \té', max_size=9)
+        )
+    )
+    def test_odd_challenges(self, params: dict[str, str]) -> None:
+        """Whatever a callee asks, the answer is one readable header, or the call fails; nothing is a bug of ours."""
+        self.begin()
+        text = str(Challenge("Digest", {"realm": "trunk", **params}))
+        again = self.again(f"WWW-Authenticate: {text}\r\n")
+        if again is not None:
+            (answer,) = again.headers("Authorization")
+            found = Credentials.parse(answer)
+            self.assertEqual((found.nonce, found.opaque), (params.get("nonce", ""), params.get("opaque")))
+        self.assertEqual([entry for entry in self.logged() if "bug" in entry or ".cfg:" in entry], [])
+
+
+class AnswerTests(Challenges):
+    """uac_auth."""
 
     def test_answered(self) -> None:
         """The challenge is answered for the URI that was challenged, with the CSeq after; the whole dialog keeps step."""
@@ -349,23 +374,6 @@ class AnswerTests(Disguises):
         self.begin()
         found = self.check(self.again('WWW-Authenticate: Digest realm="trunk", nonce="n", qop="auth-int"\r\n'), "trunk")
         self.assertEqual(found.qop, "auth-int")
-
-    @settings(max_examples=12, derandomize=True, deadline=None)
-    @given(
-        st.dictionaries(
-            st.sampled_from(["nonce", "opaque", "qop", "algorithm", "stale"]), st.text('auth,-int"\\;= \té', max_size=9)
-        )
-    )
-    def test_odd_challenges(self, params: dict[str, str]) -> None:
-        """Whatever a callee asks, the answer is one readable header, or the call fails; nothing is a bug of ours."""
-        self.begin()
-        text = str(Challenge("Digest", {"realm": "trunk", **params}))
-        again = self.again(f"WWW-Authenticate: {text}\r\n")
-        if again is not None:
-            (answer,) = again.headers("Authorization")
-            found = Credentials.parse(answer)
-            self.assertEqual((found.nonce, found.opaque), (params.get("nonce", ""), params.get("opaque")))
-        self.assertEqual([entry for entry in self.logged() if "bug" in entry or ".cfg:" in entry], [])
 
     def test_elsewhere(self) -> None:
         """Outside of a failure route there is nothing to answer."""
