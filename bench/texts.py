@@ -102,7 +102,7 @@ async def _measure(reactor: Any, count: int, folder: str) -> str:
     while await gateway.spool.count():
         await _until(reactor, lambda: True)
     await gateway.stop()
-    smsc.stop()
+    await smsc.stop()
     await database.close()
     return f"texts to mobiles {out:.0f}/s, from mobiles {back:.0f}/s"
 

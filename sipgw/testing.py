@@ -244,7 +244,7 @@ class FakeSmsc:
     ``answer(pdu)`` decides for each ``submit_sm``: a status by name, "" for silence, "drop" to break the connection.
     ``taken`` are the PDUs that were accepted, by the ids that they were given."""
 
-    def __init__(self, reactor: Any, **settings: Any) -> None:
+    def __init__(self, reactor: Any, tls: Any = None, **settings: Any) -> None:
         self.answer: Callable[[Pdu], str] = lambda _pdu: "ESME_ROK"
         self.taken: dict[str, Pdu] = {}
         self.came = 0
@@ -253,14 +253,13 @@ class FakeSmsc:
         """What was said to what it sent itself."""
         account = Account("sipgw", "secret")
         self.factory = Port({"sipgw": account}, Settings(**settings), reactor, self, system_id="fake")
-        self.port = self.factory.listen("127.0.0.1", 0)
+        self.port = self.factory.listen("127.0.0.1", 0, tls)
 
-    def stop(self) -> Any:
+    async def stop(self) -> None:
         """Close the port, and what is connected to it."""
-        closed = self.factory.stop()
+        await self.factory.stop()
         for link in list(self.factory.links):
             link.abort("stopped")
-        return closed
 
     def drop(self) -> None:
         """Break all connections."""

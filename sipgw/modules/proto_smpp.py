@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -96,7 +97,8 @@ def _smsc(
     )
 
 
-_SMSC = set("name ip port system_id password system_type src_ton src_npi dst_ton dst_npi session_type window country tls".split())
+_SMSC = set("name ip port system_id password system_type src_ton src_npi dst_ton dst_npi session_type".split())
+_SMSC |= {"window", "country", "tls", "tls_ca"}
 _ACCOUNT = set("system_id password sources senders sessions kinds".split())
 
 
@@ -140,7 +142,7 @@ class ProtoSmpp(Module):
     session_type_col: str = param("session_type", "Its column with the kind of session: 1 both ways, 2 out, 3 in, 5 one of each")
 
     smsc: str = param(
-        "", "An SMSC that is in no table: name=...;ip=...;port=...;system_id=...;password=... as columns; window, country, tls",
+        "", "An SMSC in no table: name=...;ip=...;port=...;system_id=...;password=... as columns; window, country, tls, tls_ca",
         each="add_smsc",
     )
     smsc_group: str = param("", "Several SMSCs under one name: name=...;members=a,b;mode=failover or share", each="add_group")
@@ -259,6 +261,8 @@ class ProtoSmpp(Module):
             for host, number_ in self._sockets:
                 port.listen(host, number_)
         self._hear_registrations()
+        for name in gateway.outbound.targets:
+            self._count_link(name)
         await gateway.start()
 
     async def stop(self) -> None:
@@ -276,9 +280,15 @@ class ProtoSmpp(Module):
         name, host = values["name"], values["ip"]
         tls: Any = None
         if number(values, "tls", 0):
-            from twisted.internet.ssl import optionsForClientTLS
+            from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
-            tls = optionsForClientTLS(host)
+            trusted = None
+            if values.get("tls_ca"):
+                pem = Path(values["tls_ca"]).read_bytes()
+                begin = b"-----BEGIN CERTIFICATE-----"
+                certificates = [Certificate.loadPEM(begin + each) for each in pem.split(begin)[1:]]
+                trusted = trustRootFromCertificates(certificates)  # type: ignore[no-untyped-call]
+            tls = optionsForClientTLS(host, trusted)
         if values.get("country"):
             self._countries = {**self._countries, name: values["country"]}
         texts = [values.get(each, "") for each in ("system_id", "password", "system_type")]
@@ -322,6 +332,15 @@ class ProtoSmpp(Module):
                 self.server.user.launch(gateway.registered(f"sip:{user}@{domain}"))
             if host:
                 self.server.user.launch(gateway.registered(f"sip:{aor}"))
+
+    def _count_link(self, name: str) -> None:
+        """Statistics of one link: what it has taken, what it refused, what waits for it."""
+        assert self.gateway is not None
+        target = self.gateway.outbound.targets[name]
+        statistics = self.server.statistics
+        statistics.gauge("smpp", f"{name}_sent", lambda: target.sent)
+        statistics.gauge("smpp", f"{name}_failed", lambda: target.failed)
+        statistics.gauge("smpp", f"{name}_waiting", lambda: len(target.waiting) + len(target.ready))
 
     def _tell(self, event: str, /, **values: Any) -> None:
         (self.link_event if event == "E_SMPP_LINK" else self.receipt_event).emit(**values)

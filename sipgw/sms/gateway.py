@@ -201,9 +201,7 @@ class Gateway:
         for esme in self.esmes.values():
             esme.stop()
         if self.port is not None:
-            closed = self.port.stop()
-            if closed is not None:
-                await closed
+            await self.port.stop()
 
     def _tick(self) -> None:
         if self._stopped:

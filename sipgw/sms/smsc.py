@@ -85,19 +85,26 @@ class Port(Factory):
         self.shut_out = 0
         """Connections that were closed because of failed binds before them, or because there were too many."""
         self._failures: dict[str, list[float]] = {}
-        self._port: Any = None
+        self._ports: list[Any] = []
 
-    def listen(self, host: str, port: int) -> int:
-        """Open the port; which one it is (for port 0)."""
-        self._port = self.reactor.listenTCP(port, self, interface=host)
-        return int(self._port.getHost().port)
+    def listen(self, host: str, port: int, tls: Any = None) -> int:
+        """Open the port, for TLS with ``tls`` (a ``CertificateOptions``); which one it is (for port 0)."""
+        if tls is None:
+            opened = self.reactor.listenTCP(port, self, interface=host)
+        else:
+            opened = self.reactor.listenSSL(port, self, tls, interface=host)
+        self._ports.append(opened)
+        return int(opened.getHost().port)
 
-    def stop(self) -> Any:
-        """Take no more connections, and end those that are there; the awaitable ends when the port is closed."""
+    async def stop(self) -> None:
+        """Take no more connections, and end those that are there; returns when the ports are closed."""
         for link in list(self.links):
             link.unbind()
-        listening, self._port = self._port, None
-        return None if listening is None else listening.stopListening()
+        ports, self._ports = self._ports, []
+        for each in ports:
+            closed = each.stopListening()
+            if closed is not None:
+                await closed
 
     def buildProtocol(self, addr: Any) -> Link | None:
         """Take a connection, unless too much came from there."""

@@ -8,8 +8,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from OpenSSL.crypto import FILETYPE_PEM
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.ssl import Certificate, CertificateOptions, KeyPair
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -22,6 +24,7 @@ from sipgw.sip.message import Request, Response, parse
 from sipgw.sip.replies import respond_to
 from sipgw.testing import FakeServer, FakeSmsc
 from tests.children import ROOT, free_port, twistd
+from tests.modules.test_mi_http import make_certificate
 
 EXAMPLE = ROOT / "examples" / "sms" / "opensips.cfg"
 PATIENCE = 20.0
@@ -67,10 +70,12 @@ class ServerTests(TestCase):
         self.number = 0
         self.start()
 
-    def start(self) -> None:
-        """Start the server."""
+    def start(self, **changes: str) -> None:
+        """Start the server, with other lines in the place of some."""
         text = EXAMPLE.read_text(encoding="utf-8").replace("port=2775", f"port={self.smsc.port}")
         text = text.replace("127.0.0.1:5060", f"127.0.0.1:{self.port}").replace("sqlite:///tmp/sipgw-sms.db", self.url)
+        for old, new in changes.items():
+            text = re.sub(rf'modparam\("proto_smpp", "{old}", .*', new, text)
         script = self.folder / "opensips.cfg"
         script.write_text(text.replace('"domain", "127.0.0.1"', f'"domain", "127.0.0.1:{self.port}"'), encoding="utf-8")
         self.child = twistd(["sipgw", "-c", str(script)], self.folder)
@@ -80,9 +85,7 @@ class ServerTests(TestCase):
         self.child.process.terminate()
         status = await deferToThread(self.child.wait)
         await self.listening.stopListening()
-        closed = self.smsc.stop()
-        if closed is not None:
-            await closed
+        await self.smsc.stop()
         await self.until(lambda: not self.smsc.factory.links)
         self.assertEqual(status, 0, self.child.text())
         self.assertNotIn("Traceback", self.child.text())
@@ -167,6 +170,47 @@ class ServerTests(TestCase):
         self.assertEqual(message.body, b"Hello")
         self.assertEqual(len(self.phone.messages), 1)
 
+
+    async def restart(self, **changes: str) -> None:
+        """Start the server anew."""
+        await self.until(lambda: any(link.session.is_bound for link in self.smsc.factory.links))
+        self.child.process.terminate()
+        await deferToThread(self.child.wait)
+        await self.until(lambda: not self.smsc.factory.links)
+        self.start(**changes)
+
+    async def test_table(self) -> None:
+        """SMSCs of the table that OpenSIPS's module has."""
+        store = open_store(self.url)
+        create(store, ["smpp"])
+        store.insert("smpp", {
+            "name": "provider", "ip": "127.0.0.1", "port": self.smsc.port, "system_id": "sipgw", "password": "secret",
+            "system_type": "", "src_ton": 5, "src_npi": 8, "dst_ton": 2, "dst_npi": 1, "session_type": 1,
+        })
+        store.close()
+        await self.restart(smsc=f'modparam("proto_smpp", "db_url", "{self.url}")')
+        await self.until(lambda: any(link.session.is_bound for link in self.smsc.factory.links))
+        uri = f"sip:+4917@127.0.0.1:{self.port}"
+        response = await self.ask("MESSAGE", uri, "Content-Type: text/plain\r\n", b"Hello")
+        self.assertEqual(response.status, 202)
+        await self.until(lambda: self.smsc.text() == "Hello")
+
+    async def test_tls(self) -> None:
+        """An SMSC behind TLS, whose certificate is verified: one that nobody vouches for is not spoken to."""
+        certificate, key = make_certificate(str(self.folder / "tls"))
+        options = CertificateOptions(
+            privateKey=KeyPair.load(Path(key).read_bytes(), FILETYPE_PEM).original,
+            certificate=Certificate.loadPEM(Path(certificate).read_bytes()).original,
+        )
+        secure = FakeSmsc(self.reactor, options)
+        line = f"name=provider;ip=localhost;port={secure.port};system_id=sipgw;password=secret;tls=1"
+        await self.restart(smsc=f'modparam("proto_smpp", "smsc", "{line};tls_ca={certificate}")')
+        await self.until(lambda: any(link.session.is_bound for link in secure.factory.links))
+        self.child.process.terminate()
+        await deferToThread(self.child.wait)
+        self.start(smsc=f'modparam("proto_smpp", "smsc", "{line}")')
+        await self.until(lambda: "not bound to provider: [('SSL routines'" in self.child.text())
+        await secure.stop()
 
     async def test_ims_phone(self) -> None:
         """A phone that speaks RP-DATA: its text reaches the SMSC, it hears that it was taken, and then that it was delivered."""

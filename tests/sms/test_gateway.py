@@ -30,15 +30,16 @@ class User:
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
-        self.offset = 0.0
+        self.late = 0.0
+        """Seconds that the time of day is ahead."""
         self.lines: list[tuple[int, str]] = []
         self.broken: list[BaseException] = []
 
     def clock(self) -> float:
-        return float(self.reactor.seconds()) + self.offset
+        return float(self.reactor.seconds())
 
     def wall_clock(self) -> float:
-        return 1_800_000_000.0 + self.clock() % 1_000_000
+        return 1_800_000_000.0 + self.clock() % 1_000_000 + self.late
 
     def log(self, level: int, text: str) -> None:
         self.lines.append((level, text))
@@ -131,10 +132,8 @@ class GatewayTests(Spooled):
     async def tearDown(self) -> None:  # type: ignore[override]
         """Stop all, and see that nothing broke."""
         await self.gateway.stop()
-        closed = self.smsc.stop()
-        if closed is not None:
-            await closed
-        await self.until(lambda: not self.smsc.factory.links and not self.gateway.esmes["one"].links)
+        await self.smsc.stop()
+        await self.until(lambda: not self.smsc.factory.links and not any(each.links for each in self.gateway.esmes.values()))
         self.assertEqual(self.user.broken, [])
 
     async def send(self, text: str, *, receipt: int = 0, imdn: Any = None, link: str = "one") -> str:
@@ -350,6 +349,53 @@ class GatewayTests(Spooled):
         answer = self.smsc.answers[0].pdu
         assert answer is not None
         self.assertEqual((answer.error, self.phones.came), ("ESME_RMSGQFUL", []))
+
+    async def test_groups(self) -> None:
+        """A group sends by its first SMSC that works, or by all; when that goes, by the other."""
+        other = FakeSmsc(self.reactor, window=50)
+        link = Settings(response_time=2, enquire_time=0, window=10)
+        row: dict[str, Any] = {"port": other.port, "system_id": "sipgw", "password": "secret", "settings": link}
+        self.gateway.add_esme(Esme(Smsc("two", "127.0.0.1", **row), self.reactor, self.gateway))
+        self.gateway.add_group("first", ["one", "two"], shared=False)
+        self.gateway.add_group("all", ["one", "two"], shared=True)
+        self.assertRaises(KeyError, self.gateway.add_group, "bad", ["none"], shared=False)
+        await self.gateway.start()
+        esmes = self.gateway.esmes
+        await self.until(lambda: esmes["one"].is_bound and esmes["two"].is_bound)
+        for number in range(5):
+            await self.send(f"first {number}", link="first")
+        await self.until(lambda: len(self.smsc.taken) == 5)
+        self.assertEqual(len(other.taken), 0)
+        self.smsc.answer = other.answer = lambda _pdu: ""  # windows fill, so both are needed
+        for number in range(15):
+            await self.send(f"all {number}", link="all")
+        await self.until(lambda: self.smsc.came - 5 + other.came == 15)
+        self.assertGreaterEqual(min(self.smsc.came - 5, other.came), 5)
+        self.smsc.answer = other.answer = lambda _pdu: "ESME_ROK"
+        esmes["one"].stop()
+        await self.until(lambda: not esmes["one"].is_bound)
+        taken = len(other.taken)
+        await self.send("last", link="first")
+        await self.until(lambda: b"last" in [pdu.message for pdu in other.taken.values()])
+        self.assertGreater(len(other.taken), taken)
+        await self.until(lambda: self.gateway.counts["to_mobile"] == 21)
+        await other.stop()
+
+    async def test_late_receipt(self) -> None:
+        """A receipt that comes 72 hours later still finds its text; after four days nobody waits for it."""
+        await self.gateway.start()
+        await self.send("Hello", receipt=1, imdn=("m1", True, True, False))
+        await self.until(lambda: self.gateway.counts["to_mobile"] == 1)
+        self.user.late = 72 * 3600
+        await self.gateway._look()
+        self.smsc.receipt("1")
+        await self.until(lambda: self.phones.came)
+        await self.emptied()
+        await self.send("Hello", receipt=1)
+        await self.until(lambda: self.gateway.counts["to_mobile"] == 2)
+        self.user.late = 8 * 86400
+        await self.gateway._look()
+        self.assertEqual(await self.left(), {})
 
     async def test_wrong(self) -> None:
         """A link that there is not, and a number that cannot be."""

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
@@ -119,7 +119,7 @@ class LinkTests(TestCase):
         """End all, and wait until the connections are gone."""
         for esme in self.esmes:
             esme.stop()
-        await maybeDeferred(self.port.stop)
+        await self.port.stop()
         while self.port.links or any(esme.links for esme in self.esmes):
             tick: Deferred[None] = Deferred()
             self.reactor.callLater(0.005, tick.callback, None)
