@@ -496,6 +496,9 @@ class Follower:
 
     def loaded(self, call: Call) -> None:
         """Go on with a dialog from the database."""
+        settings = self.settings
+        call.delete_delay = settings.delete_delay
+        call.options_interval, call.reinvite_interval = settings.options_interval, settings.reinvite_interval
         self.calls.add(call)
         self.counters.active.value += 1
         self.ends.set(call, call.ends)

@@ -105,6 +105,22 @@ class StoreTests(StoredDialing):
             self.assertEqual((self.states(), self.rows()), ([], []))
             del self.phones
 
+    def test_pings(self) -> None:
+        """Pings go on after a restart, with numbers that go on."""
+        self.store(first='create_dialog("options-ping-callee");')
+        self.talk()
+        self.wait(30)
+        (ping,) = self.sent(BOB)
+        self.reply_within(ping, 200, BOB)
+        self.within("INFO", ALICE)
+        self.sent(BOB)
+        self.restart()
+        self.wait(29)
+        self.assertEqual(self.said(BOB), [])
+        self.wait(1)
+        (ping,) = self.sent(BOB)
+        self.assertEqual((ping.method, ping.cseq.number), ("OPTIONS", 4))
+
     def test_overdue(self) -> None:
         """A call whose time was over while the server was away is ended at once."""
         self.store(params='modparam("dialog", "default_timeout", 60)', first='create_dialog("bye-on-timeout");')
