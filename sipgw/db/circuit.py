@@ -19,9 +19,11 @@ PAUSE = 0.5
 class Circuit:
     """The state of one database.
 
-    ``probe()`` asks it something small, within a second or so, and gives a Deferred. ``told(up, why)`` hears of each change."""
+    ``probe()`` asks it something small, within a second or so, and gives a Deferred. ``told(up, why)`` hears of each change;
+    ``name`` is what need not be said again in front of a reason."""
 
-    def __init__(self, reactor: Any, probe: Callable[[], Any], told: Callable[[bool, str], None]) -> None:
+    def __init__(self, reactor: Any, name: str, probe: Callable[[], Any], told: Callable[[bool, str], None]) -> None:
+        self._name = name
         self._reactor = reactor
         self._probe = probe
         self._told = told
@@ -39,8 +41,8 @@ class Circuit:
     def fail(self, why: str) -> None:
         """Note that it is not there."""
         if not self.down and not self._closed:
-            self.down = why
-            self._told(False, why)
+            self.down = why.removeprefix(f"{self._name}: ")
+            self._told(False, self.down)
             if not self._asking:
                 self._wait()
 

@@ -228,7 +228,7 @@ class Connections:
         self._connects = max(1, connects)
         self._done = done
         self._told = told
-        self._circuit = None if told is None else Circuit(reactor, self._probe, self._turned)
+        self._circuit = None if told is None else Circuit(reactor, wire.name, self._probe, self._turned)
         self._probing: Connections | None = None
         self._closed = False
         self._works: set[_Work[Any]] = set()

@@ -51,7 +51,7 @@ def open_server(
         if up:
             user.log(2, f"{engine.name} is back")
         else:
-            user.log(-1, f"{engine.name} is down: {why.removeprefix(engine.name + ': ')}")
+            user.log(-1, f"{engine.name} is down: {why}")
         if told is not None:
             told(up)
 

@@ -37,9 +37,15 @@ class ServerCases(Cases):
         return super().setUp()
 
     async def make(self) -> SqlDatabase:
-        """A database of our own."""
-        self.url = sql.fresh(self.engine)
-        return await self.open(self.url)
+        """A database of this class's own, whose tables of the test before go."""
+        if "url" not in type(self).__dict__:
+            type(self).url = sql.fresh(self.engine)
+        else:
+            sql.server(self.engine).restore()
+        found = await self.open(self.url)
+        for table in ("phones", "old"):
+            await found.query(f"DROP TABLE IF EXISTS {table}")
+        return found
 
     async def open(self, url: str, **parameters: Any) -> SqlDatabase:
         """A database of a module with ``parameters``."""
