@@ -38,7 +38,6 @@ from sipgw.sms.udh import build
 
 VERSION = 1
 """Of the table ``smpp``."""
-_OUTBIND = "session_type 4 (outbind) comes in a later version of sipgw; let the other side bind to us (account, socket smpp:)"
 SENT, ERROR, NO_SMSC = 1, -1, -2
 """What ``send_smpp_message`` returns."""
 
@@ -139,7 +138,7 @@ class ProtoSmpp(Module):
     src_npi_col: str = param("src_npi", "Its column with the numbering plan of such sources")
     dst_ton_col: str = param("dst_ton", "Its column with the type of destinations that do not say theirs")
     dst_npi_col: str = param("dst_npi", "Its column with the numbering plan of such destinations")
-    session_type_col: str = param("session_type", "Its column with the kind of session: 1 both ways, 2 out, 3 in, 5 one of each")
+    session_type_col: str = param("session_type", "Its column with the kind of session: 1 both ways, 2 out, 3 in, 4 outbind")
 
     smsc: str = param(
         "", "An SMSC in no table: name=...;ip=...;port=...;system_id=...;password=... as columns; window, country, tls, tls_ca",
@@ -194,7 +193,7 @@ class ProtoSmpp(Module):
             raise ValueError("an SMSC needs name=... and ip=...")
         kind = number(values, "session_type", 1)
         if kind not in (0, *KINDS):
-            raise ValueError(f"session_type={kind}: write 1 (both ways), 2 (out), 3 (in) or 5 (one session of each)")
+            raise ValueError(f"session_type={kind}: write 1 (both ways), 2 (out), 3 (in), 4 (outbind) or 5 (one session of each)")
         for name in ("port", "src_ton", "src_npi", "dst_ton", "dst_npi", "window"):
             number(values, name, 0)
         Numbers(country=values.get("country", ""))
@@ -311,9 +310,6 @@ class ProtoSmpp(Module):
         for row in await database.select(self.smpp_table, columns):
             name, host, port, *rest = row
             kind = int(rest[7] or 1)
-            if kind == 4:
-                server.user.log(-1, f"proto_smpp: {name}: {_OUTBIND}")
-                continue
             texts, types = [str(each or "") for each in rest[:3]], [int(each or 0) for each in rest[3:7]]
             found.append(_smsc(str(name), str(host), int(port or 0), texts, types, kind, self._session(self.window), None))
         return found

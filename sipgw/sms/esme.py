@@ -2,10 +2,12 @@
 
 Each ``Esme`` binds to one SMSC. A connection that fails, a bind that is refused or a session that ends is tried again, after a
 time that doubles from ``FIRST_WAIT`` to ``LONGEST_WAIT`` seconds, with some chance in it so that many do not come back together;
-a session that lasted begins anew. With ``session_type`` 5 there are two sessions, one each way, as some SMSCs want."""
+a session that lasted begins anew. With ``session_type`` 5 there are two sessions, one each way, as some SMSCs want; with 4 it is
+we who play the SMSC, and call the other with ``outbind`` (SMPP 3.4 2.2.1) so that it binds to us on that connection."""
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, Protocol
@@ -26,7 +28,10 @@ LONGEST_WAIT: Final = 60.0
 LASTING: Final = 30.0
 """Seconds after which a session counts as one that works, so that the waits begin anew."""
 CONNECT_TIME: Final = 10.0
-KINDS: Final = {1: ("transceiver",), 2: ("transmitter",), 3: ("receiver",), 5: ("transmitter", "receiver")}
+OUTBIND: Final = "outbind"
+KINDS: Final = {
+    1: ("transceiver",), 2: ("transmitter",), 3: ("receiver",), 4: (OUTBIND,), 5: ("transmitter", "receiver"),
+}
 """The sessions that a number in the column ``session_type`` asks for, as OpenSIPS numbers them; 5 is ours."""
 
 
@@ -87,7 +92,8 @@ class _Session:
         esme = self.esme
         self.timer = None
         self.attempts += 1
-        factory: Any = Factory.forProtocol(lambda: Link("esme", esme.smsc.settings, esme.reactor, self))
+        role = "smsc" if self.kind == OUTBIND else "esme"
+        factory: Any = Factory.forProtocol(lambda: Link(role, esme.smsc.settings, esme.reactor, self))
         factory.noisy = False
         connecting: Deferred[Any] = esme.endpoint().connect(factory)
         self.connecting = connecting
@@ -124,6 +130,9 @@ class _Session:
         smsc = self.esme.smsc
         self.connecting = None
         self.link = link
+        if self.kind == OUTBIND:
+            link.outbind({"system_id": smsc.system_id, "password": smsc.password})
+            return
         values = {
             "system_id": smsc.system_id, "password": smsc.password, "system_type": smsc.system_type, "interface_version": 0x34,
             "addr_ton": smsc.src_ton, "addr_npi": smsc.src_npi,
@@ -131,8 +140,13 @@ class _Session:
         link.bind(self.kind, values)
 
     def asked(self, link: Link, bind: Pdu) -> None:
-        """An SMSC does not bind."""
-        link.refuse(bind, "ESME_RINVBNDSTS")
+        """Whom we called binds to us, with the name and the password of the table; nobody else may."""
+        smsc = self.esme.smsc
+        right = hmac.compare_digest(bind["password"].encode("utf-8"), smsc.password.encode("utf-8"))
+        if self.kind != OUTBIND or not right or bind["system_id"] != smsc.system_id:
+            link.refuse(bind, "ESME_RBINDFAIL" if self.kind == OUTBIND else "ESME_RINVBNDSTS")
+        else:
+            link.accept(bind, smsc.system_id)
 
     def bound(self, link: Link) -> None:
         """The session is there."""
@@ -201,9 +215,14 @@ class Esme:
         return [session.link for session in self._sessions if session.link is not None]
 
     @property
+    def command(self) -> str:
+        """What texts are sent with: ``deliver_sm`` where we play the SMSC."""
+        return "deliver_sm" if OUTBIND in KINDS.get(self.smsc.session_type, ()) else "submit_sm"
+
+    @property
     def is_bound(self) -> bool:
         """Whether messages can be sent to the SMSC now, or soon (a window that is shut opens again)."""
-        return any(link.session.may_send("submit_sm") for link in self.links)
+        return any(link.session.may_send(self.command) for link in self.links)
 
     @property
     def state(self) -> str:
@@ -227,7 +246,7 @@ class Esme:
 
     def room(self) -> int:
         """How many messages may be sent now."""
-        return sum(link.room() for link in self.links if link.session.may_send("submit_sm"))
+        return sum(link.room() for link in self.links if link.session.may_send(self.command))
 
     def submit(self, pdu: Pdu, token: Any) -> None:
         """Send a ``submit_sm`` (or another request of an ESME), the caller having asked for ``room``; ``PduError``."""

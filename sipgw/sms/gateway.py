@@ -89,7 +89,7 @@ class EsmeWay:
     def __init__(self, esme: Esme) -> None:
         self.esme = esme
         self.name = esme.smsc.name
-        self.command = "submit_sm"
+        self.command = esme.command
 
     @property
     def is_up(self) -> bool:
@@ -166,7 +166,8 @@ class Gateway:
         name = esme.smsc.name
         self.esmes[name] = esme
         self._numbers[name] = numbers or Numbers(esme.smsc.dst_ton, esme.smsc.dst_npi, self.settings.numbers.country)
-        self.outbound.targets[name] = Target(name, Kind.TO_MOBILE, [EsmeWay(esme)])
+        kind = Kind.TO_MOBILE if esme.command == "submit_sm" else Kind.TO_CLIENT
+        self.outbound.targets[name] = Target(name, kind, [EsmeWay(esme)])
 
     def add_group(self, name: str, members: Sequence[str], *, shared: bool) -> None:
         """Use several SMSCs by one name: in order, or whichever has most room. ``KeyError`` for one that there is not."""
@@ -317,14 +318,15 @@ class Gateway:
 
     def delivered(self, esme: Esme, link: Link, pdu: Pdu) -> None:
         """An SMSC sent something."""
-        if pdu.command not in ("deliver_sm", "data_sm"):
+        if pdu.command not in ("deliver_sm", "data_sm", "submit_sm"):
             link.respond(pdu)
             return
-        if is_receipt(pdu):
+        if pdu.command == "deliver_sm" and is_receipt(pdu):
             self.user.launch(self._receipt(esme.smsc.name, link, pdu, self.clock() + RECEIPT_PATIENCE))
         else:
-            numbers = self._numbers[esme.smsc.name]
-            self.user.launch(self._text(esme.smsc.name, link, pdu, numbers.to_sip, {}))
+            name = esme.smsc.name
+            details = {"client": name, "wants": pdu["registered_delivery"] & 3} if pdu.command == "submit_sm" else {}
+            self.user.launch(self._text(name, link, pdu, self._numbers[name].to_sip, details))
 
     def answered(self, esme: Esme, answer: Answered) -> None:
         """An SMSC answered."""

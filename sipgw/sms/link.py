@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from twisted.internet import protocol
 from twisted.python.failure import Failure
 
-from sipgw.sms.pdu import Pdu
+from sipgw.sms.pdu import Pdu, encode
 from sipgw.sms.session import Action, Answered, Bind, Bound, Close, Deliver, Session, Settings, Write
 
 __all__ = ["Link", "Owner"]
@@ -58,6 +58,10 @@ class Link(protocol.Protocol):
     def bind(self, kind: str, values: dict[str, Any]) -> None:
         """Ask for a session."""
         self._perform(self.session.bind(kind, values, self._now()))
+
+    def outbind(self, values: dict[str, Any]) -> None:
+        """Ask the peer to bind to us."""
+        self._perform([Write(encode(Pdu("outbind", 1, 0, values)))])
 
     def accept(self, bind: Pdu, system_id: str) -> None:
         """Let the ESME in."""

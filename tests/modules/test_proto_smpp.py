@@ -269,7 +269,7 @@ class ParameterTests(SynchronousTestCase):
         """Each mistake is told with what to write instead."""
         for name, value, said in [
             ("smsc", "name=a", "needs name=... and ip=..."), ("smsc", "nonsense", "write name=value"),
-            ("smsc", "name=a;ip=b;port=x", "port='x' is no number"), ("smsc", "name=a;ip=b;session_type=4", "session_type=4"),
+            ("smsc", "name=a;ip=b;port=x", "port='x' is no number"), ("smsc", "name=a;ip=b;session_type=6", "session_type=6"),
             ("smsc", "name=a;ip=b;country=Germany", "write two letters"), ("smsc", "name=a;ip=b;host=c", "'host=c'"),
             ("account", "system_id=a", "password"), ("account", "system_id=a;password=b;sources=c", "does not appear to be"),
             ("account", "system_id=a;password=b;kinds=d", "write transmitter"), ("smsc_group", "name=a", "members"),

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from sipgw.sms.esme import Esme, Smsc
 from sipgw.sms.link import Link
-from sipgw.sms.pdu import Pdu, encode, parse
+from sipgw.sms.pdu import Frames, Pdu, encode, parse
 from sipgw.sms.session import Settings
 from sipgw.sms.smsc import ATTEMPTS, Account, Port
 
@@ -158,6 +158,43 @@ class LinkTests(TestCase):
         esme.submit(Pdu("submit_sm"), 1)
         link, _ = await self.theirs.wait("submitted")
         self.assertEqual(link.session.state, "transmitter")
+
+    async def test_outbind(self) -> None:
+        """With ``session_type`` 4 we call, and the other binds to us on that connection, if it knows the password."""
+        came: list[Raw] = []
+        factory: Any = Factory()
+        factory.noisy = False
+
+        def build(_address: Any) -> Raw:
+            came.append(Raw())
+            return came[-1]
+
+        factory.buildProtocol = build
+        listening = self.reactor.listenTCP(0, factory, interface=HOST)
+        esme = self.esme(port=listening.getHost().port, session_type=4)
+        self.assertEqual(esme.command, "deliver_sm")
+        for number, password in enumerate(("wrong", "secret")):
+            await self.until(lambda number=number: len(came) > number and came[number].data)
+            (frame,) = Frames().feed(came[number].data)
+            self.assertEqual((parse(frame).command, parse(frame)["system_id"]), ("outbind", "sipgw"))
+            came[number].data = b""
+            bind = Pdu("bind_receiver", 1, 0, {"system_id": "sipgw", "password": password})
+            came[number].transport.write(encode(bind))
+        await self.ours.wait("up")
+        esme.submit(Pdu("deliver_sm", values={"short_message": b"hi"}), "token")
+        await self.until(lambda: b"hi" in came[1].data)
+        esme.links[0].abort("enough")
+        esme.stop()
+        await listening.stopListening()
+
+    async def until(self, condition: Any) -> None:
+        """Wait until ``condition`` holds."""
+        end = self.reactor.seconds() + 15
+        while not condition():
+            self.assertLess(self.reactor.seconds(), end)
+            tick: Deferred[None] = Deferred()
+            self.reactor.callLater(0.005, tick.callback, None)
+            await tick
 
     async def test_binds_again(self) -> None:
         """A session that the SMSC ends is begun again; a request that waited hears of it."""
