@@ -132,7 +132,7 @@ class DialogCommands(DialogVariables):
         if profiles.known[profile].shared:
             raise MIError(405, "Unsupported command for shared profiles")
         if not profiles.known[profile].has_value:
-            return [{"value": "", "count": profiles.size(profile)}]
+            return [{"value": None, "count": profiles.size(profile)}]
         return [{"value": value, "count": count} for value, count in profiles.values(profile).items()]
 
     @mi()
@@ -171,10 +171,11 @@ class DialogCommands(DialogVariables):
 
     @mi(alias="dlg_push_var", recipes=(("dlg_val_name", "dlg_val_value", "DID"),))
     def push_var(self, dlg_val_name: str, dlg_val_value: str, DID: list[str]) -> None:
-        """Give ``$dlg_val(dlg_val_name)`` a value in each of the dialogs ``DID``, named by their names or Call-IDs."""
-        calls = [self._find(name) for name in DID]
-        for call in calls:
-            self.put_value(call, dlg_val_name, dlg_val_value)
+        """Give ``$dlg_val(dlg_val_name)`` a value in each of the dialogs ``DID`` (names or Call-IDs) that are there."""
+        for name in DID:
+            call = self.follower.calls.find(name)
+            if call is not None:
+                self.put_value(call, dlg_val_name, dlg_val_value)
 
     @mi(alias="dlg_send_sequential", named_only=True, recipes=(
         ("callid",), ("callid", "mode"), ("callid", "method"), ("callid", "body"), ("callid", "mode", "method"),

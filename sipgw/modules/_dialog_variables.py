@@ -223,7 +223,7 @@ class DialogVariables(DialogBase):
         }
         if call.started:
             said["datestart"] = _date(call.started)
-        ends = int(user.wall_clock() + call.ends - user.clock()) if call.ends else 0
+        ends = int(user.wall_clock() + call.ends - user.clock()) if call.ends and call.state is not State.DELETED else 0
         said["timeout"] = ends
         if ends:
             said["dateout"] = _date(ends)

@@ -469,7 +469,7 @@ class ScriptTests(Dialing):
         self.assertEqual(self.command("dialog:profile_get_size", profile="caller", value="alice"), {
             "Profile": {"name": "caller", "value": "alice", "count": 1, "shared": "no", "replicated": "no"}})
         self.assertEqual(self.command("dialog:profile_get_values", profile="gw"), [{"value": "three", "count": 1}])
-        self.assertEqual(self.command("dialog:profile_get_values", profile="all"), [{"value": "", "count": 1}])
+        self.assertEqual(self.command("dialog:profile_get_values", profile="all"), [{"value": None, "count": 1}])
         self.assertEqual(len(self.command("dialog:profile_list_dlgs", profile="gw", value="three")["Dialogs"]), 1)
         self.assertEqual(self.command("dialog:profile_get_size", profile="x"), (404, "Profile not found"))
         self.assertEqual(self.command("dialog:list_all_profiles"), {"Profiles": [
@@ -481,7 +481,7 @@ class ScriptTests(Dialing):
         self.assertEqual(self.command("dialog:unset_profile", dlg_id="call@test", profile="caller"), "OK")
         self.assertEqual(self.command("dialog:profile_get_values", profile="gw"), [{"value": "z", "count": 1}])
         self.assertEqual(self.command("dialog:profile_end_dlgs", profile="gw"), "OK")
-        self.assertEqual(self.command("dialog:profile_get_values", profile="all"), [{"value": "", "count": 0}])
+        self.assertEqual(self.command("dialog:profile_get_values", profile="all"), [{"value": None, "count": 0}])
 
     def test_shared_profiles(self) -> None:
         """Profiles that are counted in a store, under OpenSIPS's keys; what happens while it is away is told later."""
@@ -546,7 +546,7 @@ class ScriptTests(Dialing):
         self.assertEqual(self.command("dialog:list_ctx", callid="call@test", from_tag="a1")["Dialog"]["context"], {
             "values": [{"n": 5}, {"s": "a\\tb"}]})
         self.assertEqual(self.command("dialog:list", callid="x"), (404, "No such dialog"))
-        self.assertEqual(self.command("dialog:push_var", dlg_val_name="n", dlg_val_value="7", DID=[call.did]), "OK")
+        self.assertEqual(self.command("dialog:push_var", dlg_val_name="n", dlg_val_value="7", DID=["x", call.did]), "OK")
         self.assertEqual(call.values["n"], "7")
 
     def test_other_dialogs(self) -> None:
