@@ -39,6 +39,9 @@ class Around(Protocol):
     def launch(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine beside everything else."""
 
+    def broken(self, error: BaseException) -> None:
+        """Log a bug of our own."""
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -133,6 +136,11 @@ class WriteQueue:
                 self._user.log_rarely(("writes", self.database.name), -1, f"{error}; {len(self)} writes wait for it")
                 await self._wait(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
+            except Exception as error:
+                self._user.broken(error)  # and what comes later is written all the same
+                group, self._group = self._group, []
+                for entry in group:
+                    self._lose(entry, f"a bug: {error}")
         self._busy = False
         self._rest()
 
@@ -179,7 +187,13 @@ class WriteQueue:
         """What of ``entry`` is yet to be made."""
         if entry.doubtful and entry.known is not None:
             table, where = entry.known
-            if len(await self.database.select(table, (), where, limit=1)):
+            try:
+                found = len(await self.database.select(table, (), where, limit=1))
+            except Unavailable:
+                raise
+            except DatabaseError:
+                found = 0  # it can be written, but not looked at
+            if found:
                 return [change for change in entry.changes if change.kind != "insert"]
         return entry.changes
 

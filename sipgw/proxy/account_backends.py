@@ -177,7 +177,7 @@ class Events:
         }
         last = {name: times[name] for name in LAST_PARAMETERS[what]}
         for leg in self.fields.legs(account):
-            event.emit(**core, **{name: _stored(value) for name, value in leg}, **last)
+            event.emit(**(core | {name: _stored(value) for name, value in leg} | last))
 
 
 CORE_PARAMETERS = ("method", "from_tag", "to_tag", "callid", "sip_code", "sip_reason", "time")

@@ -24,6 +24,12 @@ COLUMNS = (
 )
 """The columns by their usual names."""
 
+LENGTHS = dict.fromkeys(
+    ("callid", "from_uri", "to_uri", "mangled_from_uri", "mangled_to_uri", "caller_contact", "callee_contact", "script_flags"),
+    255,
+) | dict.fromkeys(("from_tag", "to_tag", "caller_sock", "callee_sock"), 64)
+"""How much the columns of OpenSIPS's table hold, in characters, where a peer or a script can have more."""
+
 _special = re.compile(r"[|#\\]").sub
 _pair = re.compile(r"((?:[^|#\\]|\\.)+)#([12])#((?:[^|#\\]|\\.)*)\|", re.DOTALL).finditer
 _escaped = re.compile(r"\\(.)", re.DOTALL).sub
@@ -107,6 +113,17 @@ class DialogRows:
     def replace(self, call: Call) -> Change:
         """The change that stores ``call``."""
         return Change("replace", self.table, self.row(call), (), (self.columns["dlg_id"],))
+
+    def entry(self, call: Call) -> Entry:
+        """The write that stores ``call``; what its columns do not hold is cut if the database does not take it otherwise."""
+        change = self.replace(call)
+        values = change.values
+        cut = {
+            self.columns[name]: text[:length]
+            for name, length in LENGTHS.items()
+            if isinstance(text := values[self.columns[name]], str) and len(text) > length
+        }
+        return Entry((change,), (change._replace(values={**values, **cut}),) if cut else ())
 
     def delete(self, call: Call) -> Change:
         """The change that takes it out."""
@@ -227,13 +244,12 @@ class RealtimeStore(Store):
 
     def saved(self, call: Call) -> None:
         """Store ``call``."""
-        change = self.rows.replace(call)
+        entry = self.rows.entry(call)
         pending = self._pending.get(call)
         if pending is not None and not pending.taken:
-            pending.changes = (change,)
+            pending.changes, pending.shorter = entry.changes, entry.shorter
             return
         call.stored = True
-        entry = Entry((change,))
         entry.done = lambda: self._done(call, entry)
         self._pending[call] = entry
         self.queue.add(entry)
@@ -264,4 +280,4 @@ class DelayedStore(Store):
         changed, self._changed = self._changed, {}
         for call in changed:
             call.stored = True
-            self.queue.add(Entry((self.rows.replace(call),)))
+            self.queue.add(self.rows.entry(call))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.core.waiting import Drive
+from sipgw.db.errors import Refused
 from sipgw.db.writes import Entry, WriteQueue
 from sipgw.interfaces import Change
 from sipgw.testing import FakeServer, pass_time
@@ -86,6 +87,30 @@ class WriteQueueTests(SynchronousTestCase):
         self.database.down = False
         pass_time(self.server.reactor, 2)
         self.assertEqual((self.numbers(), len(self.queue)), ([1], 0))
+
+    def test_bug(self) -> None:
+        """A bug costs what was being written, and is told; what comes later is written."""
+        self.queue.put([row(1)])
+
+        async def broken(*_arguments: object) -> None:
+            raise ZeroDivisionError("oh")
+
+        kept, self.database.insert = self.database.insert, broken  # type: ignore[method-assign,assignment]
+        self.queue.put([row(2)])
+        self.database.insert = kept  # type: ignore[method-assign]
+        self.queue.put([row(3)])
+        self.assertEqual((self.numbers(), self.lost), ([1, 3], [(2, "a bug: oh")]))
+        self.assertIn("bug: ZeroDivisionError", self.server.lines[-1][1])
+
+    def test_cannot_look(self) -> None:
+        """Where a row cannot be looked for it is written."""
+
+        async def refuse(*_arguments: object, **_more: object) -> None:
+            raise Refused("no select")
+
+        self.database.select = refuse  # type: ignore[method-assign,assignment]
+        self.queue.add(Entry([row(1)], known=("t", {"n": 1}), doubtful=True))
+        self.assertEqual(self.numbers(), [1])
 
     def test_full(self) -> None:
         """What is too much is lost, and told."""

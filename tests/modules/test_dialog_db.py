@@ -182,6 +182,15 @@ class StoreTests(StoredDialing):
         self.wait(3)
         self.assertEqual(self.rows(), [])
 
+    def test_too_long(self) -> None:
+        """A Contact that is longer than its column is cut rather than the row lost."""
+        self.store()
+        self.database.longest = 255
+        self.dial()
+        self.calls[0].caller.contact = "sip:" + "a" * 300
+        self.pick_up()
+        self.assertEqual([len(row["caller_contact"]) for row in self.rows()], [255])
+
     def test_flush_values(self) -> None:
         """A change of a value is written by itself only if that is wanted."""
         for flush, seen in [(0, b""), (1, b"x#2#1|")]:
