@@ -217,10 +217,10 @@ class WriteQueue:
                 await database.replace(table, values, keys)
 
     def _made(self, entry: Entry) -> None:
-        if entry.done is not None:
-            entry.done()
+        done, entry.done = entry.done, None  # which knows the entry
+        if done is not None:
+            done()
 
     def _lose(self, entry: Entry, reason: str) -> None:
         (entry.lost or self._lost)(entry.changes, reason)
-        if entry.done is not None:
-            entry.done()
+        self._made(entry)
