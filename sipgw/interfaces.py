@@ -131,6 +131,8 @@ class Server(Protocol):
     reactor: Any
     arguments: list[str]
     databases: Databases
+    log_taps: list[Callable[[int, str], None]]
+    """Called with level and text of each line of the log, whatever the consumers take; they must not log."""
 
     @property
     def consumers(self) -> Mapping[str, LogConsumer]:

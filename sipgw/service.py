@@ -137,6 +137,7 @@ class SipServer(Service):
             "syslog": Consumer(get("syslog_level_filter") or 0, int(not get("syslog_enabled"))),
             "event": Consumer(get("log_event_level_filter") or 0, int(not get("log_event_enabled"))),
         }
+        self.log_taps: list[Callable[[int, str], None]] = []
         self._main = "stderror"
         """The consumer whose lines twisted.logger takes."""
         self._syslog: LineObserver | None = None
@@ -242,6 +243,8 @@ class SipServer(Service):
     def write_log(self, level: int, text: str) -> None:
         """Write a line wherever lines of ``level`` go; whoever calls has compared it with the level in force."""
         number = level_of(level)
+        for tap in tuple(self.log_taps):
+            tap(number, text)
         consumers = self.consumers
         if consumers[self._main].takes(number):
             self._output(level, text)

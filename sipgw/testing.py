@@ -171,6 +171,7 @@ class FakeServer:
         self.arguments: list[str] = []
         self.databases: interfaces.Databases = Engines({}, self.statistics)
         self.consumers = {name: Consumer() for name in ("stderror", "syslog", "event")}
+        self.log_taps: list[Callable[[int, str], None]] = []
         self.stopped = False
         self.reloads = 0
 

@@ -40,6 +40,7 @@ class FakeServer:
         self.consumers: dict[str, Any] = {}
         self.symbols: Any = None
         self.databases: Any = None
+        self.log_taps: list[Any] = []
         self.stopped = False
         self.calls: list[tuple[float, Any]] = []
         self.reload_fault: Exception | None = None

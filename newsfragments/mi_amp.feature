@@ -1,0 +1,1 @@
+mi_amp: management by AMP over a unix socket that is its owner's alone, or over TLS with certificates on both sides: every command, answers of any length, and events, statistics and log lines told as they happen, with bounds for clients that are slow.
