@@ -6,9 +6,7 @@ the types that are understood."""
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
-from html import unescape
 from typing import Final, NamedTuple
 
 from sipgw.sip.body import MediaType, Multipart
@@ -18,6 +16,7 @@ from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.grammar import unquote
 from sipgw.sip.imdn import DELIVERED, FAILED, IMDN, Asked, Notification, asked
 from sipgw.sip.message import Request
+from sipgw.sip.texts import decode, plain
 from sipgw.sms.receipts import Receipt
 
 __all__ = ["ACCEPT", "NOTHING", "RP_DATA", "Text", "content", "notification", "read_text"]
@@ -82,28 +81,6 @@ def _of_parts(kind: MediaType, body: bytes, wanted: Asked | None, depth: int) ->
         except SipError:
             continue
     raise SipError("Unsupported Media Type", 415)
-
-
-def decode(body: bytes, charset: str) -> str:
-    """The text of a body; what its charset cannot read is U+FFFD, a charset that nobody knows is 415."""
-    try:
-        text = body.decode(charset, "replace")
-    except LookupError:
-        raise SipError("Unsupported Media Type", 415) from None
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\0", "")
-
-
-_BREAK: Final = re.compile(r"<\s*(?:br|/p|/div|/li|/tr)\b[^>]*>", re.IGNORECASE)
-_HIDDEN: Final = re.compile(r"<\s*(script|style|head)\b.*?<\s*/\s*\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
-_TAG: Final = re.compile(r"<[^<>]*>")
-
-
-def plain(html: str) -> str:
-    """The text of a piece of HTML, lines where it breaks them."""
-    text = _HIDDEN.sub("", html)
-    text = re.sub(r"[ \t\r\n]+", " ", text)
-    text = _TAG.sub("", _BREAK.sub("\n", text))
-    return re.sub(r" *\n *", "\n", unescape(text)).strip()
 
 
 def content(text: str) -> tuple[str, bytes]:

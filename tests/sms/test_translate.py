@@ -9,9 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw.sip.errors import SipError
 from sipgw.sip.imdn import NAMESPACE, Asked
 from sipgw.sip.message import Request, parse
+from sipgw.sip.texts import plain
 from sipgw.sms.numbers import ALPHANUMERIC, Address, Numbers
 from sipgw.sms.receipts import Receipt
-from sipgw.sms.translate import Text, content, notification, plain, read_text
+from sipgw.sms.translate import Text, content, notification, read_text
 
 
 def message(body: bytes, kind: str = "text/plain") -> Request:
