@@ -1,22 +1,16 @@
 """The command line of ``twistd sipgw``: the letters are OpenSIPS's where it has them.
 
-The file is read here already, because it decides which reactor runs: a module that lives on asyncio needs Twisted's asyncio
-reactor, which must be installed before anything imports a reactor (house 2.6, 11). Nothing here, nor in ``service.py``,
-imports one at its top."""
+The file is read here already, so that its faults are told before anything runs. Nothing here, nor in ``service.py``, imports a
+reactor at its top: ``twistd --reactor`` chooses it. No module needs a particular one (docs/decisions, 0030)."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.python import usage
 
 from sipgw.configuration import Reading, read_configuration
 from sipgw.first_start import DEFAULT
-
-ASYNCIO = frozenset({"xmpp"})
-"""The modules that live on asyncio."""
 
 
 class Options(usage.Options):
@@ -56,7 +50,7 @@ class Options(usage.Options):
     opt_o = opt_define
 
     def postOptions(self) -> None:
-        """Read the script and install the reactor that its modules need."""
+        """Read the script."""
         if self["config"] is None:
             self["config"] = DEFAULT
         level = self["log-level"]
@@ -65,7 +59,6 @@ class Options(usage.Options):
         self.reading = read_configuration(self["config"], self["preprocessor"], self["sockets"])
         if self["config"] == DEFAULT and not self["database"] and not self["check"]:
             self._prepare()
-        install_reactor(self.reading.module_names)
 
     def _prepare(self) -> None:
         """Have the database that the shipped configuration needs."""
@@ -86,15 +79,3 @@ class Options(usage.Options):
         """Whether ``twistd -n`` runs, or nothing of twistd."""
         twistd: Any = self.parent
         return twistd is None or bool(twistd.get("nodaemon") or twistd.get("debug"))
-
-
-def install_reactor(modules: Iterable[str], install: Callable[[], Any] | None = None) -> bool:
-    """Install the asyncio reactor if one of ``modules`` needs it and no reactor is there yet; whether it was installed."""
-    if ASYNCIO.isdisjoint(modules) or "twisted.internet.reactor" in sys.modules:
-        return False
-    if install is None:
-        from twisted.internet import asyncioreactor
-
-        install = asyncioreactor.install
-    install()
-    return True

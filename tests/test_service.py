@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw import service
 from sipgw.configuration import reading_of
 from sipgw.exports import Module, every
-from sipgw.options import Options, install_reactor
+from sipgw.options import Options
 from sipgw.script.errors import ScriptErrors
 from sipgw.service import STOP_TIME, SipServer, keep_steady, makeService
 from sipgw.testing import Phone as Asker
@@ -339,15 +339,6 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual(error.code, status)
             self.assertIn("3 faults" if status else "no fault", said.getvalue())
 
-    def test_reactor(self):
-        """A reactor is installed only for a module that needs it, and only while there is none."""
-        installed = []
-        self.assertFalse(install_reactor(["xmpp"], lambda: installed.append(1)))
-        self.patch(sys, "modules", {k: v for k, v in sys.modules.items() if k != "twisted.internet.reactor"})
-        self.assertFalse(install_reactor(["tm"], lambda: installed.append(1)))
-        self.assertTrue(install_reactor(["tm", "xmpp"], lambda: installed.append(1)))
-        self.assertEqual(installed, [1])
-
 
 class ChildTestCase(SynchronousTestCase):
     """Starts children and ends them."""
@@ -383,13 +374,6 @@ class ChildTests(ChildTestCase):
         child = self.start([sys.executable, "-c", code])
         child.wait()
         self.assertEqual(child.text(), "False\n")
-
-    def test_asyncio(self):
-        """The asyncio reactor is there once it was asked for."""
-        code = "from sipgw.options import install_reactor as i; i(['xmpp']); from twisted.internet import reactor as r; print(r)"
-        child = self.start([sys.executable, "-c", code])
-        child.wait()
-        self.assertIn("AsyncioSelectorReactor", child.text())
 
     def test_faults(self):
         """A bad configuration starts nothing: all faults are listed, the status is 1, there is no traceback."""

@@ -1,0 +1,288 @@
+"""xmpp: SIP users and Jabber users write to each other; the machinery is in ``sipgw/xmpp``.
+
+sipgw is a component (XEP-0114) of an XMPP server. ``xmpp_send_message`` gives it the text of a MESSAGE and returns when the
+server has dealt with it, with ``$xmpp.status`` and ``$xmpp.reason`` to answer. What Jabber users write is shown to the script as
+MESSAGE requests, like any that come from a phone; with ``outbound_proxy`` they are sent there instead, as OpenSIPS does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from sipgw.core.inner import bring_in
+from sipgw.exports import REQUEST, Module, event, function, mi, param, pvar, requires, statistic
+from sipgw.mi.jsonrpc import MIError
+from sipgw.proxy.forward import NoWay
+from sipgw.proxy.originate import new_request, originate
+from sipgw.script.run import Run
+from sipgw.sip.errors import MalformedMessage, SipError
+from sipgw.sip.message import Request, Response
+from sipgw.xmpp.address import Domains, Jid
+from sipgw.xmpp.gateway import Gateway, GatewaySettings, Origin
+from sipgw.xmpp.link import Link, LinkSettings
+from sipgw.xmpp.message import Page
+
+COMPONENT_PORT = 5347
+_RESULT = "xmpp result"
+_SERVER = "'server' (an XMPP server of its own) is no part of sipgw: run a Prosody or ejabberd beside it, write 'component'"
+
+
+def component_only(value: str) -> None:
+    """Refuse what is no backend that there is."""
+    if value != "component":
+        raise ValueError(_SERVER if value == "server" else "write 'component'")
+
+
+def one_of(*words: str) -> Any:
+    """A check that allows only ``words``."""
+
+    def check(value: str) -> None:
+        if value not in words:
+            raise ValueError(f"write {' or '.join(map(repr, words))}")
+
+    return check
+
+
+def jabber_domain(value: str) -> None:
+    """Refuse what is no domain; empty is none."""
+    if value:
+        try:
+            Jid.parse(value)
+        except SipError:
+            raise ValueError(f"{value!r} is no domain") from None
+
+
+def separator(value: str) -> None:
+    """Refuse what cannot stand between a user and a domain."""
+    if value and (len(value) > 1 or value.isalnum() or value in "@.-%:;/ "):
+        raise ValueError("write one character that no domain has, such as '*' or '+'")
+
+
+class Xmpp(Module):
+    """Carries messages between SIP phones and Jabber clients."""
+
+    name = "xmpp"
+
+    tm: Any = requires("tm")
+
+    backend: str = param("component", "How we take part in XMPP: as a component of a server", check=component_only)
+    xmpp_domain: str = param("127.0.0.1", "The domain of our SIP users, and of the component", check=jabber_domain)
+    xmpp_host: str = param("127.0.0.1", "The host of the XMPP server")
+    xmpp_port: int = param(0, "The port that it has for components; 0: 5347")
+    xmpp_password: str = param("secret", "The secret that it has for the component")
+    sip_domain: str = param(
+        "", "The name of xmpp_domain in Jabber, and then of the component, where a server of that domain has Jabber users too",
+        check=jabber_domain,
+    )
+    outbound_proxy: str = param("", "The proxy that messages from Jabber are sent to; empty: the script's own routes see them")
+
+    domain_map: str = param("", "One more domain: sip=example.org;jabber=sip.example.org;password=...", each="add_domain")
+    domain_separator: str = param(
+        "", "Write Jabber users as sip:user*their.domain@our.domain, with this character; empty: sip:user@their.domain",
+        check=separator,
+    )
+    resources: int = param(0, "Keep the resource of a Jabber user, as the parameter gr of the URI")
+    xmpp_tls: int = param(0, "Speak TLS with the server from the beginning, and check its certificate for xmpp_host")
+    receipts: str = param(
+        "response", "What is a receipt for Jabber clients: 'response', a phone's 200; 'imdn', its notification; 'none'",
+        check=one_of("response", "imdn", "none"),
+    )
+    composing: int = param(1, "Tell phones who is writing")
+    response_timeout: int = param(10, "Seconds that the server may take to deal with what it was sent")
+    keepalive: int = param(60, "Seconds of silence after which the server is asked whether it is there; 0: never")
+
+    link_event = event("E_XMPP_LINK", "domain", "state", "reason")
+    failed_event = event("E_XMPP_FAILED", "sender", "receiver", "status", "reason")
+
+    xmpp_sent = statistic("messages that the server has taken", read="_sent")
+    xmpp_received = statistic("messages that came from it", read="_received")
+    xmpp_failed = statistic("messages, either way, that did not arrive", read="_failed")
+    xmpp_refused = statistic("messages, either way, that cannot be said on the other side", read="_refused")
+    xmpp_dropped = statistic("stanzas that nobody should have sent, or that could not be answered", read="_dropped")
+    xmpp_links_up = statistic("components that the server has accepted", read="_links_up")
+
+    def __init__(self, server: Any = None, **parameters: Any) -> None:
+        self._more: list[dict[str, str]] = []
+        self.gateway: Gateway | None = None
+        super().__init__(server, **parameters)
+
+    # ---- the beginning and the end ----
+
+    def add_domain(self, text: str) -> None:
+        """Note one more domain."""
+        values: dict[str, str] = {}
+        for each in filter(None, map(str.strip, text.split(";"))):
+            key, equals, value = each.partition("=")
+            if not equals or key.strip() not in ("sip", "jabber", "password"):
+                raise ValueError(f"{each!r}: write sip=...;jabber=...;password=...")
+            values[key.strip()] = value.strip()
+        if not values.get("sip"):
+            raise ValueError("a domain needs sip=...")
+        values.setdefault("jabber", values["sip"])
+        for key in ("sip", "jabber"):
+            jabber_domain(values[key])
+        self._more.append(values)
+
+    async def start(self) -> None:
+        """Connect each component; that the server is away ends nothing."""
+        user = self.server.user
+        names = {self.xmpp_domain: self.sip_domain or self.xmpp_domain}
+        secrets = {names[self.xmpp_domain]: self.xmpp_password}
+        for values in self._more:
+            names[values["sip"]] = values["jabber"]
+            secrets[values["jabber"]] = values.get("password") or secrets.get(values["jabber"]) or self.xmpp_password
+        domains = Domains(names, user.is_myself, self.domain_separator, bool(self.resources))
+        settings = GatewaySettings(receipts=self.receipts, composing=bool(self.composing))
+        gateway = self.gateway = Gateway(user, self, domains, settings, self._tell)
+        tls: Any = None
+        if self.xmpp_tls:
+            from twisted.internet.ssl import optionsForClientTLS
+
+            tls = optionsForClientTLS(self.xmpp_host)
+        for domain in domains.jabber:
+            secret = next(value for name, value in secrets.items() if Jid.parse(name).domain == domain)
+            gateway.links[domain] = Link(
+                LinkSettings(
+                    domain, self.xmpp_host, self.xmpp_port or COMPONENT_PORT, secret, tls, float(self.response_timeout),
+                    float(self.keepalive),
+                ),
+                self.server.reactor, gateway,
+            )
+        gateway.start()
+
+    async def stop(self) -> None:
+        """Leave the server."""
+        if self.gateway is not None:
+            await self.gateway.stop()
+
+    def _tell(self, event: str, /, **values: Any) -> None:
+        (self.link_event if event == "E_XMPP_LINK" else self.failed_event).emit(**values)
+
+    # ---- SIP (xmpp.gateway.Sip) ----
+
+    async def message(self, receiver: str, sender: str, page: Page, origin: Origin) -> tuple[int, str]:
+        """Send a MESSAGE into the script's routes, or to ``outbound_proxy``; its final status and reason."""
+        user = self.server.user
+        try:
+            request = new_request(
+                user, "MESSAGE", receiver, f"<{sender}>", f"<{receiver}>",
+                headers=f"{page.headers}Content-Type: {page.kind}\r\n", body=page.body, call_id=page.call_id,
+            )
+            if self.outbound_proxy:
+                return await self._to_proxy(request)
+            outcome = await bring_in(user, request, transport="xmpp", host=origin.host, origin=origin)
+        except MalformedMessage as error:
+            user.log(1, f"xmpp: no MESSAGE can be made for {receiver!r}: {error.reason}")
+            return 400, error.reason
+        return outcome.status, "" if outcome.response is None else outcome.response.reason
+
+    async def _to_proxy(self, request: Request) -> tuple[int, str]:
+        done: Deferred[tuple[int, str]] = Deferred()
+
+        def answer(status: int, response: Response | None) -> None:
+            if status >= 200 and not done.called:
+                done.callback((status, "" if response is None else response.reason))
+
+        try:
+            sent = await originate(self.server.user, request, answer, next_hop=self.outbound_proxy)
+        except NoWay as error:
+            return error.status, str(error)
+        return (403, "Forbidden") if sent is None else await done
+
+    # ---- functions and variables ----
+
+    @function(REQUEST)
+    async def xmpp_send_message(self, run: Run) -> bool:
+        """Send the text of a MESSAGE to the Jabber user that the Request-URI stands for; true when the XMPP server has taken it,
+        false if not. ``$xmpp.status`` and ``$xmpp.reason`` are what to answer either way: 202 when it was taken.
+
+        text/plain in any charset, text/html, message/cpim, multipart/alternative, links to files are understood; that somebody
+        is writing (RFC 3994) and notifications (RFC 5438) become what Jabber has for them."""
+        request = run.message
+        assert isinstance(request, Request)
+        if self.gateway is None or request.method != "MESSAGE":
+            result = (405, "Method Not Allowed")
+        else:
+            result = await self.gateway.send(request, run.uri or request.uri)
+        run.keep()[_RESULT] = result
+        return result[0] < 300
+
+    def _result(self, run: Run) -> tuple[int, str] | None:
+        found: tuple[int, str] | None = None if run.context is None else run.context.get(_RESULT)
+        return found
+
+    @pvar("xmpp.status")
+    def status(self, run: Run) -> int | None:
+        """``$xmpp.status``: what to answer to a MESSAGE after ``xmpp_send_message``; null before it."""
+        found = self._result(run)
+        return None if found is None else found[0]
+
+    @pvar("xmpp.reason")
+    def reason(self, run: Run) -> str | None:
+        """``$xmpp.reason``: the words that go with ``$xmpp.status``."""
+        found = self._result(run)
+        return None if found is None else found[1]
+
+    def _origin(self, run: Run) -> Origin | None:
+        origin = getattr(run.flow, "origin", None)
+        return origin if isinstance(origin, Origin) else None
+
+    @pvar("xmpp.from")
+    def sender(self, run: Run) -> str | None:
+        """``$xmpp.from``: the Jabber ID that a MESSAGE came from; null if it did not come from Jabber."""
+        origin = self._origin(run)
+        return None if origin is None else origin.sender
+
+    @pvar("xmpp.to")
+    def receiver(self, run: Run) -> str | None:
+        """``$xmpp.to``: the Jabber ID that it was sent to."""
+        origin = self._origin(run)
+        return None if origin is None else origin.receiver
+
+    @pvar("xmpp.id")
+    def id(self, run: Run) -> str | None:
+        """``$xmpp.id``: the ``id`` of its stanza."""
+        origin = self._origin(run)
+        return None if origin is None else origin.id or None
+
+    # ---- management ----
+
+    @mi("status", module="xmpp")
+    def link_status(self) -> dict[str, Any]:
+        """Each component with its state, and the counters."""
+        gateway = self.gateway
+        if gateway is None:
+            raise MIError(500, "The gateway does not run")
+        links = [
+            {
+                "domain": link.settings.domain, "server": f"{link.settings.host}:{link.settings.port}", "state": link.state,
+                "reason": link.reason, "attempts": link.attempts, "pending": link.pending,
+                "seconds": int(link.reactor.seconds() - link.since) if link.ready else 0,
+            }
+            for link in gateway.links.values()
+        ]
+        return {"Links": links, "Messages": dict(gateway.counts)}
+
+    # ---- statistics ----
+
+    def _count(self, name: str) -> int:
+        return 0 if self.gateway is None else self.gateway.counts[name]
+
+    def _sent(self) -> int:
+        return self._count("sent")
+
+    def _received(self) -> int:
+        return self._count("received")
+
+    def _failed(self) -> int:
+        return self._count("failed")
+
+    def _refused(self) -> int:
+        return self._count("refused")
+
+    def _dropped(self) -> int:
+        return self._count("dropped")
+
+    def _links_up(self) -> int:
+        return 0 if self.gateway is None else sum(link.ready for link in self.gateway.links.values())
