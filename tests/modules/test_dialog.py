@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from sipgw.core.cachedb import CacheError
+from sipgw.core.waiting import Drive
 from sipgw.testing import Phone, WiredServer
 from tests.doubles import FakeCache
 from tests.modules.calls import ALICE, BOB, CAROL, HEAD
 from tests.modules.dialing import Dialing
-from tests.proxy.rig import request
+from tests.proxy.rig import request, response
 
 SHOW = """xlog("L_ALERT", "$rm $DLG_status $DLG_dir $DLG_lifetime $DLG_end_reason");"""
 
@@ -407,8 +408,6 @@ class PingTests(Dialing):
         sdp = "v=0\r\n"
         data = f"{record}Contact: <sip:bob@127.0.0.1:7002>\r\nContent-Type: application/sdp\r\n"
         self.sent(ALICE)
-        from tests.proxy.rig import response
-
         self.arrive(response(self.invited, 200, extra=data).replace(b"Content-Length: 0\r\n\r\n", b"Content-Length: 5\r\n\r\n"
             + sdp.encode()), BOB)
         *_, answer = self.sent(ALICE)
@@ -574,6 +573,81 @@ class ScriptTests(Dialing):
         (info,) = self.sent(ALICE)
         self.assertEqual((info.method, info.body, info.content_type, info.header("X-A"), info.from_tag), (
             "INFO", b"Signal=5", "application/dtmf-relay", "b", "b1"))
+
+    def ask(self, **arguments: str) -> list[object]:
+        """Begin dialog:send_sequential; what is in the list is its result, once it is there."""
+        found: list[object] = []
+        Drive(self.wired.server.commands.call("dialog:send_sequential", arguments), found.append, found.append).step()
+        return found
+
+    def test_send_sequential(self) -> None:
+        """The operator sends requests in a dialog, and is told what they are answered."""
+        self.serve()
+        self.talk()
+        (call,) = self.calls
+        found = self.ask(callid="call@test")
+        (invite,) = self.sent(ALICE)
+        self.assertEqual((invite.method, invite.body, invite.from_tag), ("INVITE", b"", "b1"))
+        self.reply_within(invite, 180, ALICE)
+        self.assertEqual(found, [])
+        self.reply_within(invite, 200, ALICE)
+        self.assertEqual((found, self.said(ALICE)), (["200 Reason"], ["ACK"]))
+        found = self.ask(callid=call.did, method="INFO", body="custom:a/b:text", mode="callee", headers="X-A: b")
+        (info,) = self.sent(BOB)
+        self.assertEqual((info.method, info.body, info.content_type, info.header("X-A")), ("INFO", b"text", "a/b", "b"))
+        self.reply_within(info, 481, BOB)
+        self.assertEqual(str(found[0]), "481 Reason")
+        call.caller.sdp = b"v=0"
+        self.ask(callid="call@test", method="UPDATE", body="inbound", mode="callee")
+        (update,) = self.sent(BOB)
+        self.assertEqual((update.body, update.header("Contact")), (b"v=0", "<sip:alice@127.0.0.1:7001>"))
+        self.reply_within(update, 200, BOB)
+        for arguments, said in [
+            ({"callid": "x"}, "404 Dialog Not Found"), ({"callid": "call@test", "mode": "x"}, "400 Invalid mode"),
+            ({"callid": "call@test", "body": "x"}, "400 Invalid body mode"),
+            ({"callid": "call@test", "method": "A", "body": "none", "mode": "caller", "headers": "x"}, "400 Bad parameter value"),
+        ]:
+            self.assertEqual(str(self.ask(**arguments)[0]), said)
+
+    def test_challenge(self) -> None:
+        """One side is asked for its description, which goes to the other."""
+        self.serve()
+        self.talk()
+        found = self.ask(callid="call@test", mode="challenge-callee", method="UPDATE", body="none")
+        (first,) = self.sent(BOB)
+        self.assertEqual((first.method, first.body), ("UPDATE", b""))
+        tag = f";tag={first.to_tag}".encode()
+        data = response(first, 200, extra="Content-Type: application/sdp\r\n").replace(tag + b";tag=b1", tag)
+        self.arrive(data.replace(b"Content-Length: 0\r\n\r\n", b"Content-Length: 3\r\n\r\nv=0"), BOB)
+        (second,) = self.sent(ALICE)
+        self.assertEqual((second.method, second.body, second.content_type), ("UPDATE", b"v=0", "application/sdp"))
+        self.reply_within(second, 200, ALICE)
+        self.assertEqual(found, ["200 Reason"])
+
+    def test_intervals(self) -> None:
+        """Times that are set for one call: before it is made, and in its middle; numbers that are none."""
+        self.serve(
+            first="""$DLG_options_ping_interval = 20; create_dialog("options-ping-callee"); $DLG_del_delay = 7; $DLG_timeout = -1;
+                xlog("L_ALERT", "$DLG_options_ping_interval $DLG_reinvite_ping_interval $DLG_del_delay");""",
+            within="""if (is_method("INFO")) { $DLG_options_ping_interval = "50"; $DLG_reinvite_ping_interval = "x";
+                dlg_inc_cseq(); dlg_inc_cseq("a1", 5); dlg_inc_cseq("nobody");
+                $var(j) = $(DLG_json{s.substr,0,7}); xlog("L_ALERT", "$DLG_options_ping_interval $var(j)"); }""",
+        )
+        self.talk()
+        (call,) = self.calls
+        lines = [line for line in self.logged() if "cannot be" not in line]
+        self.assertEqual(lines, ["20 <null> 7"])
+        self.wait(10)
+        self.within("INFO", ALICE)
+        (info,) = self.sent(BOB)
+        self.assertEqual([line for line in self.logged() if "dlg_" not in line and "cannot" not in line], ['50 {"ID": '])
+        self.reply_within(info, 200, BOB)
+        self.assertEqual((call.winner.generated, call.caller.generated), (3, 5))
+        self.wait(49)
+        self.assertEqual(self.said(BOB), [])
+        self.wait(1)
+        (ping,) = self.sent(BOB)
+        self.assertEqual((ping.method, ping.cseq.number), ("OPTIONS", 4))
 
     def test_validate(self) -> None:
         """Requests that do not fit are told apart, and can be put right."""
