@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.testing import Wire, WiredServer
@@ -29,6 +29,6 @@ class ExampleTests(SynchronousTestCase):
         self.assertTrue(files)
         for file in files:
             self.assertTrue(file.read_text(encoding="utf-8").startswith("# "), file.name)
-            server = WiredServer(file=str(file), wire=Wire(Clock()), before=_with_memory)
+            server = WiredServer(file=str(file), wire=Wire(MemoryReactorClock()), before=_with_memory)
             self.assertTrue(server.user.sockets, file.name)
             self.assertIsNotNone(server.user.routes.request, file.name)

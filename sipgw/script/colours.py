@@ -89,7 +89,12 @@ class Colours:
             for found in variable.transformations
         )
         self.keeps_rc = evaluates or bool(names & {"rc", "retcode"})
-        self.keeps_returns = evaluates or "return" in names
+        called = {node.name for route in config.routes for node in walk(route) if isinstance(node, nodes.RouteCall)}
+        self.keeps_returns = evaluates or "return" in names or any(
+            isinstance(node, nodes.Return) and node.values
+            for route in config.routes if route.name not in called for node in walk(route)
+        )
+        """Whether somebody may read what a route returns: the script, or the module that calls a route which no other calls."""
         self.keeps_stack = evaluates or bool(names & {"route", "route.name", "route.type"})
         written = {node.target.name for route in config.routes for node in walk(route) if isinstance(node, nodes.Assign)}
         self.own_xlog_level = "xlog_level" in written
