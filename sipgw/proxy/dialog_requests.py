@@ -54,8 +54,9 @@ class InDialog:
     ) -> None:
         dialog = call.toward(leg)
         other = call.other(leg)
-        if method in WITH_CONTACT and other.contact:
-            headers = f"Contact: <{other.contact}>\r\n{headers}"
+        contact = call.contact_toward(leg) if method in WITH_CONTACT else ""
+        if contact:
+            headers = f"Contact: <{contact}>\r\n{headers}"
         number = leg.next_number()
         try:
             data = dialog.request(method, "", cseq=number, headers=headers, body=body, content_type=content_type)

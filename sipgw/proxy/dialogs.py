@@ -23,7 +23,9 @@ from typing import Any, Final, NamedTuple, Protocol
 from sipgw.script.run import Run, Value
 from sipgw.sip.dialog import Dialog, DialogId
 
-__all__ = ["TABLE", "Call", "CallFlag", "CallTable", "Happening", "Leg", "Listener", "Profiles", "State", "did_of", "number_of"]
+__all__ = [
+    "TABLE", "Call", "CallFlag", "CallTable", "Happening", "Leg", "Listener", "Profiles", "State", "Veil", "did_of", "number_of",
+]
 
 
 class State(IntEnum):
@@ -155,6 +157,16 @@ class Listener(Protocol):
         """Hear of it."""
 
 
+class Veil(Protocol):
+    """What hides the two sides of a call from each other."""
+
+    def call_id(self, call: Call, leg: Leg) -> str:
+        """The Call-ID that ``leg`` knows the call by."""
+
+    def contact(self, call: Call, leg: Leg) -> str:
+        """The URI that ``leg`` is to take for the Contact of the other side."""
+
+
 class Call:
     """One dialog of a proxy.
 
@@ -167,7 +179,7 @@ class Call:
         "__weakref__", "call_id", "callees", "caller", "created", "delete_delay", "ends", "farewell", "flags", "holds", "kept",
         "lifetime", "listeners", "marks", "module_flags", "number", "options_interval", "pings", "profiles", "reason",
         "reinvite_interval", "restored", "routes", "started", "state", "stored", "tag_of_sharing", "transaction", "values",
-        "winner",
+        "veil", "winner",
     )
 
     def __init__(self, number: int, call_id: str, caller: Leg, to: str, created: float) -> None:
@@ -203,6 +215,8 @@ class Call:
         """Whether it has a row in the database."""
         self.restored = False
         """Whether it comes from there."""
+        self.veil: Veil | None = None
+        """What hides the sides from each other (``hiding.py``)."""
         self.holds = 0
         self.farewell: Any = None
         """What is written in the transaction that deletes its row (``db.writes.Entry``)."""
@@ -263,10 +277,15 @@ class Call:
     def toward(self, leg: Leg) -> Dialog:
         """The dialog as we, in the place of the other side, have it with ``leg``: it writes requests."""
         other = self.other(leg)
+        call_id = self.call_id if self.veil is None else self.veil.call_id(self, leg)
         return Dialog(
-            DialogId(self.call_id, other.tag, leg.tag), leg.mangled_from or other.address, leg.mangled_to or leg.address,
+            DialogId(call_id, other.tag, leg.tag), leg.mangled_from or other.address, leg.mangled_to or leg.address,
             leg.contact, leg.routes, None, None, early=self.state < State.ANSWERED, secure=False,
         )
+
+    def contact_toward(self, leg: Leg) -> str:
+        """The URI that a request of ours to ``leg`` has as its Contact: that of the other side, unless that is hidden."""
+        return self.other(leg).contact if self.veil is None else self.veil.contact(self, leg)
 
     def tell(self, event: str, run: Run | None = None, leg: Leg | None = None) -> None:
         """Let the listeners hear."""

@@ -214,7 +214,10 @@ class Follower:
             leg.contact = contacts[0].uri_text
         elif not leg.contact:
             leg.contact = context.request.uri
-        leg.routes = callee_routes(context.run, response, len(call.caller.routes))
+        if call.veil is not None:  # nobody saw where the INVITE came from, or us
+            leg.routes = [str(route) for route in response.record_routes][::-1]
+        else:
+            leg.routes = callee_routes(context.run, response, len(call.caller.routes))
         if response.body:
             leg.sdp = response.body
         for branch in context.branches:

@@ -34,6 +34,13 @@ class RouteParam:
     text: str
 
 
+class Unrecorded:
+    """A note: the request gets no Record-Route, whoever asks for one (its dialog is hidden: ``hiding.py``)."""
+
+
+UNRECORDED = Unrecorded()
+
+
 @dataclass(frozen=True, slots=True)
 class RecordRoute:
     """The Record-Route to be: called when the request is written. ``params`` as they stand, ``user`` with its "@"."""
@@ -52,10 +59,10 @@ class RecordRoute:
         goes = flow.socket
         if self.double and came is not None and came is not goes:
             return (
-                f"Record-Route: <sip:{self.user}{_address(goes, run)};r2=on{tail}>\r\n"
-                f"Record-Route: <sip:{self.user}{_address(came)};r2=on{tail}>"
+                f"Record-Route: <sip:{self.user}{own_address(goes, run)};r2=on{tail}>\r\n"
+                f"Record-Route: <sip:{self.user}{own_address(came)};r2=on{tail}>"
             )
-        return f"Record-Route: <sip:{self.user}{_address(goes, run)}{tail}>"
+        return f"Record-Route: <sip:{self.user}{own_address(goes, run)}{tail}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ def _params(params: str, edits: EditList) -> str:
     return params if not added else params + "".join(param.text for param in added)
 
 
-def _address(socket: Socket, run: Run | None = None) -> str:
+def own_address(socket: Socket, run: Run | None = None) -> str:
     """``host:port`` that a socket is known by, ``run``'s own wish first, and its transport unless it is UDP."""
     host = (run is not None and run.advertised_host) or socket.advertised_host or socket.host
     port = (run is not None and run.advertised_port) or socket.advertised_port or socket.port
@@ -88,6 +95,8 @@ def _address(socket: Socket, run: Run | None = None) -> str:
 
 def record(run: Run, route: RecordRoute) -> bool:
     """Put ``route`` before the first header of the request; False if it has one already."""
+    if run.edits.notes(Unrecorded):
+        return True
     if run.edits.notes(RecordRoute):
         run.user.log(-1, "record_route: the request is record-routed already")
         return False

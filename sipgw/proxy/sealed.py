@@ -5,7 +5,7 @@ cannot be guessed, nor changed, nor does it show whether two of them say nearly 
 
 from __future__ import annotations
 
-from base64 import b64decode, urlsafe_b64encode
+from base64 import b32decode, b32encode, b64decode, urlsafe_b64encode
 from hashlib import blake2b, shake_256
 from hmac import compare_digest
 from typing import Final
@@ -23,15 +23,19 @@ class Seal:
         self._seal_key = blake2b(secret, digest_size=32, person=purpose + b" seal").digest()
         self._hide_key = blake2b(secret, digest_size=32, person=purpose + b" hide").digest()
 
-    def close(self, octets: bytes) -> str:
-        """The text for ``octets``: letters, digits, "-" and "_", four for three octets."""
+    def close(self, octets: bytes, base32: bool = False) -> str:
+        """The text for ``octets``: letters, digits, "-" and "_", four for three octets; ``base32``: whose case means nothing."""
         digest = blake2b(octets, digest_size=_DIGEST, key=self._seal_key).digest()
-        return urlsafe_b64encode(digest + self._stream(digest, octets)).decode("ascii").rstrip("=")
+        whole = digest + self._stream(digest, octets)
+        return (b32encode(whole).lower() if base32 else urlsafe_b64encode(whole)).decode("ascii").rstrip("=")
 
-    def open(self, text: str) -> bytes | None:
+    def open(self, text: str, base32: bool = False) -> bytes | None:
         """The octets in ``text``; None if it was not made with this secret for this purpose."""
         try:
-            whole = b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+            if base32:
+                whole = b32decode(text.upper() + "=" * (-len(text) % 8))
+            else:
+                whole = b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         except ValueError:
             return None
         digest, hidden = whole[:_DIGEST], whole[_DIGEST:]

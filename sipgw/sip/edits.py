@@ -110,6 +110,19 @@ class EditList:
         found.reverse()
         return found
 
+    def without(self, kind: type) -> EditList:
+        """The list without what was given to ``later`` or kept with ``note`` and is a ``kind``."""
+        kept: list[EditList] = []
+        edit: EditList | None = self
+        while edit is not None and edit._parent is not None:
+            kept.append(edit)
+            edit = edit._parent
+        made = NO_EDITS
+        for edit in reversed(kept):
+            if not (edit._kind >= _LATER and isinstance(edit._data, kind)):
+                made = EditList(made, edit._kind, edit._line, edit._text, edit._start, edit._end, edit._data)
+        return made
+
     @property
     def new_body(self) -> bytes | None:
         """The body given last, ``None`` if the received one stays."""

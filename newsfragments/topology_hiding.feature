@@ -1,0 +1,1 @@
+topology_hiding hides the two sides of a dialog from each other, with module dialog (through a restart, with another Call-ID for the callee) or with everything sealed into the Contact; see examples/hiding.cfg.
