@@ -37,7 +37,7 @@ def parse_profiles(text: str) -> list[Profile]:
         if not _profile(name.strip()):
             raise ValueError(f"{part.strip()!r} is no name of a profile: letters, digits, - and _ make one")
         if slash and shared.strip() != "s":
-            why = "the module clusterer comes in a later version of sipgw" if shared.strip() == "b" else "there is no such flag"
+            why = "sipgw speaks no cluster protocol" if shared.strip() == "b" else "there is no such flag"
             raise ValueError(f"{part.strip()!r}: {why}; /s shares a profile through cachedb_url")
         found.append(Profile(name.strip(), False, shared.strip()))
     return found

@@ -101,7 +101,7 @@ class UsrlocBase(Module):
     later = {
         **dict.fromkeys(
             "ha_cluster ha_shtag skip_replicated_db_ops".split(),
-            "machines that stand in for one another need the clusterer, which comes in a later version of sipgw",
+            "machines that stand in for one another need a cluster protocol, which sipgw does not speak (docs/decisions/0020)",
         ),
         **dict.fromkeys("latency_event_min_us latency_event_min_us_delta".split(), _PINGS),
     }

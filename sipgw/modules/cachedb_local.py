@@ -34,7 +34,7 @@ DEFAULT = "default"
 """The collection that is always there."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
-_CLUSTER = "replicated collections need the clusterer, which comes in a later version of sipgw"
+_CLUSTER = "replicated collections need a cluster protocol, which sipgw does not speak (docs/decisions/0020)"
 
 
 class Collection:

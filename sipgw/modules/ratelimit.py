@@ -38,7 +38,7 @@ from sipgw.script.run import Run
 WHERE = REQUEST | FAILURE | ONREPLY | BRANCH | ERROR | LOCAL | TIMER | EVENT
 
 _SUFFIX = re.compile(r"/([rb]+)$")
-_CLUSTER = "counters that machines replicate need the clusterer, which comes in a later version of sipgw: use cachedb_url"
+_CLUSTER = "counters that machines replicate need a cluster protocol, not spoken (docs/decisions/0020): use cachedb_url"
 
 
 def check_positive(value: int) -> None:

@@ -44,7 +44,7 @@ class UacRegistrant(Module):
     """Registers with other registrars and stays registered."""
 
     name = "uac_registrant"
-    later = {"enable_clustering": "sharing tags need the clusterer, which comes in a later version of sipgw"}
+    later = {"enable_clustering": "sharing tags need a cluster protocol, which sipgw does not speak (docs/decisions/0020)"}
 
     tm: Tm = requires("tm")
     uac_auth: UacAuth = requires("uac_auth")

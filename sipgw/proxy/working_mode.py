@@ -10,7 +10,7 @@ __all__ = [
 ]
 
 CLUSTERER: Final = (
-    "machines that tell one another of contacts need the clusterer, which comes in a later version of sipgw; "
+    "machines that tell one another of contacts need the clusterer, which sipgw does not have (docs/decisions/0020); "
     "let them share a database: sql-only, or full-sharing-cachedb-cluster on Redis"
 )
 

@@ -194,8 +194,8 @@ class UsrlocTests(SynchronousTestCase):
         self.assertTrue(self.table.by_time)
         for name, value, why in [
             ("working_mode_preset", "single-instance", "write one of single-instance-no-db, "),
-            ("working_mode_preset", "full-sharing-cluster", "later version"),
-            ("cluster_mode", "federation", "later version"),
+            ("working_mode_preset", "full-sharing-cluster", "clusterer"),
+            ("cluster_mode", "federation", "clusterer"),
             ("restart_persistency", "sql", "load-from-sql"),
             ("sql_write_mode", "through", "write-through"),
             ("pinging_mode", "none", "ownership"),
@@ -218,8 +218,9 @@ class UsrlocTests(SynchronousTestCase):
             self.rig.user.log_level = 3
             made.set_parameter(name, number)
             self.assertIn(f"usrloc.{name} has no effect", self.rig.log[-1][1])
-        for name in ("ha_cluster", "ha_shtag", "latency_event_min_us"):
-            self.assertIn("later version", Usrloc.later[name])
+        cluster = "cluster protocol"
+        for name, why in [("ha_cluster", cluster), ("ha_shtag", cluster), ("latency_event_min_us", "later version")]:
+            self.assertIn(why, Usrloc.later[name])
             self.assertNotIn(name, Usrloc.exports.parameters)
         for name in ("", "a b", "a:b"):
             self.assertRaises(ValueError, Usrloc(None).table, name)
