@@ -30,6 +30,7 @@ from twisted.python.components import Componentized
 from sipgw import __version__, interfaces
 from sipgw.configuration import Configuration, Reading, SocketPlan, read_configuration, settings_of
 from sipgw.core.events import run_alone
+from sipgw.core.notify import Notifier
 from sipgw.core.user import TransactionUser
 from sipgw.db.databases import Engines
 from sipgw.exports import Module
@@ -59,6 +60,7 @@ def makeService(options: Options) -> SipServer:
     assert options.reading is not None
     keep_steady(reactor)
     server = SipServer(options.reading, reactor, level=options["log-level"], defines=options["defines"])
+    server.notifier = Notifier.of(os.environ)
     server.preprocessor = options["preprocessor"]
     if options["database"]:
         server.settings["db_default_url"] = options["database"]
@@ -159,6 +161,8 @@ class SipServer(Service):
         self.resolver: Resolver | None = None
         self.observer: Any = None
         self.log_file: LogFile | None = None
+        self.notifier = Notifier()
+        """Whoever started the process and wants to know how it is: systemd."""
         self.status = 0
         """The exit status of the process."""
         self._started: list[Module] = []
@@ -343,6 +347,11 @@ class SipServer(Service):
             each.start()
         self._start_periodic()
         self.log(2, f"sipgw {__version__} listens on {', '.join(map(str, self.user.sockets))}")
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if self.user.status.core.ready:
+            self.notifier.ready(f"listens on {', '.join(map(str, self.user.sockets))}")
 
     def log(self, level: int, text: str) -> None:
         """Write one line, if the level in force lets it through."""
@@ -352,6 +361,9 @@ class SipServer(Service):
         for module in self.modules.values():
             for seconds, call in module.periodic():
                 self._periodic.append(self._each(seconds, call))
+        if self.notifier.watchdog:
+            self.notifier.alive()
+            self._periodic.append(self._each(self.notifier.watchdog / 3, self.notifier.alive))
         self._start_timer_routes()
 
     def _start_timer_routes(self) -> None:
@@ -386,6 +398,7 @@ class SipServer(Service):
     def _fail(self, text: str) -> None:
         """Give up a start: log why, and end with status 1."""
         self.user.log(-3, text)
+        self.notifier.failed(text)
         self.status = 1
         self.stop()
 
@@ -407,11 +420,14 @@ class SipServer(Service):
 
         Only the route blocks count (as in OpenSIPS). What runs on the old routes ends on them."""
         await self._reloading.acquire()
+        if self.user.status.core.ready:
+            self.notifier.reloading()
         try:
             pool = self.reactor.getThreadPool()
             reading = await deferToThreadPool(self.reactor, pool, read_configuration, self.reading.file, self.preprocessor)
             self._swap(self.configuration.recompile(reading))
         finally:
+            self._tell_ready()
             self._reloading.release()
 
     def _swap(self, routes: RouteSet) -> None:
@@ -449,6 +465,7 @@ class SipServer(Service):
         """Stop the timers, then the modules in reverse order, then close the sockets."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping = True
+        self.notifier.stopping()
         self.user.status.terminating()
         if self.status:
             _exit_with(self.status)
