@@ -1,6 +1,6 @@
 # run: start sipgw with its own configuration (or ARGS='-c my.cfg')     test: the whole suite     check: types and lint
 # bench: CPU per operation, Kamailio beside it    nightly: the suite at full length
-# demo-sms: two phones and a mobile in this terminal (DEMO_ONCE=1: by itself)
+# demo-sms: two phones and a mobile in this terminal; demo-xmpp: a phone and a Jabber client (DEMO_ONCE=1: by itself)
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -17,7 +17,7 @@ NODE = if command -v npm >/dev/null && [ ! -d .venv/node/node_modules/smpp ]; th
 	--prefix .venv/node smpp@0 >/dev/null || true; fi
 ARGS ?=
 
-.PHONY: run test check bench nightly demo-sms clean
+.PHONY: run test check bench nightly demo-sms demo-xmpp clean
 
 run: $(READY)
 	@echo "Softphone: registrar and proxy 127.0.0.1, port 5060, UDP; user 1000, with the password that the first start tells below."
@@ -42,6 +42,10 @@ bench: $(READY_DEV)
 
 demo-sms: $(READY)
 	@PYTHONPATH=. $(BIN)/python examples/sms/demo.py
+
+demo-xmpp: $(READY_DEV)
+	@tests/install.sh prosody=prosody
+	@PYTHONPATH=. $(BIN)/python examples/xmpp/demo.py
 
 nightly: $(READY_DEV)
 	@$(PHONES)

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from sipgw.core.inner import bring_in
+from sipgw.db.errors import DatabaseError
 from sipgw.exports import REQUEST, Module, event, function, mi, param, pvar, requires, statistic
 from sipgw.mi.jsonrpc import MIError
 from sipgw.proxy.forward import NoWay
@@ -22,6 +23,7 @@ from sipgw.xmpp.address import Domains, Jid
 from sipgw.xmpp.gateway import Gateway, GatewaySettings, Origin
 from sipgw.xmpp.link import Link, LinkSettings
 from sipgw.xmpp.message import Page
+from sipgw.xmpp.queue import TABLE, VERSION, Queue
 
 COMPONENT_PORT = 5347
 _RESULT = "xmpp result"
@@ -90,6 +92,10 @@ class Xmpp(Module):
     )
     composing: int = param(1, "Tell phones who is writing")
     response_timeout: int = param(10, "Seconds that the server may take to deal with what it was sent")
+    queue: int = param(0, "Keep messages for Jabber users on disk while the server is away; 0: they are answered 480")
+    queue_url: str = param("", "The database with the table xmpp_messages; empty: db_default_url")
+    queue_size: int = param(1000, "Messages that are kept at most")
+    queue_age: int = param(86400, "Seconds that a message is kept")
     keepalive: int = param(60, "Seconds of silence after which the server is asked whether it is there; 0: never")
 
     link_event = event("E_XMPP_LINK", "domain", "state", "reason")
@@ -100,6 +106,7 @@ class Xmpp(Module):
     xmpp_failed = statistic("messages, either way, that did not arrive", read="_failed")
     xmpp_refused = statistic("messages, either way, that cannot be said on the other side", read="_refused")
     xmpp_dropped = statistic("stanzas that nobody should have sent, or that could not be answered", read="_dropped")
+    xmpp_queued = statistic("messages that wait on disk", read="_queued")
     xmpp_links_up = statistic("components that the server has accepted", read="_links_up")
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
@@ -149,6 +156,11 @@ class Xmpp(Module):
                 ),
                 self.server.reactor, gateway,
             )
+        if self.queue:
+            database = await self.server.databases.open(self.queue_url)
+            await self.server.databases.check(database, TABLE, VERSION)
+            gateway.queue = Queue(database, self.queue_size, self.queue_age)
+            await gateway.queue.open()
         gateway.start()
 
     async def stop(self) -> None:
@@ -262,7 +274,22 @@ class Xmpp(Module):
             }
             for link in gateway.links.values()
         ]
-        return {"Links": links, "Messages": dict(gateway.counts)}
+        return {"Links": links, "Messages": dict(gateway.counts), "Queue": self._queued()}
+
+    @mi("queue", module="xmpp")
+    async def list_queue(self) -> dict[str, Any]:
+        """The messages that wait on disk, without what they say."""
+        gateway = self.gateway
+        if gateway is None or gateway.queue is None:
+            raise MIError(404, "There is no queue")
+        try:
+            items = await gateway.queue.all()
+        except DatabaseError as error:
+            raise MIError(500, str(error)) from None
+        return {"Messages": [
+            {"number": each.number, "from": each.sender, "to": each.receiver, "created": each.created, "expires": each.expires}
+            for each in items
+        ]}
 
     # ---- statistics ----
 
@@ -283,6 +310,10 @@ class Xmpp(Module):
 
     def _dropped(self) -> int:
         return self._count("dropped")
+
+    def _queued(self) -> int:
+        queue = None if self.gateway is None else self.gateway.queue
+        return 0 if queue is None else sum(queue.counts.values())
 
     def _links_up(self) -> int:
         return 0 if self.gateway is None else sum(link.ready for link in self.gateway.links.values())

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
+from twisted.internet.defer import Deferred
+
+from sipgw.db.errors import DatabaseError
 from sipgw.sip.errors import SipError
 from sipgw.sip.message import Request
 from sipgw.xmpp.address import BadJid, Domains, Jid, parse_uri
 from sipgw.xmpp.disco import answer
 from sipgw.xmpp.link import Down, Link
-from sipgw.xmpp.message import Page, failure_note, is_carbon, receipt, to_sip, to_stanza, wants_receipt
+from sipgw.xmpp.message import Page, failure_note, is_carbon, receipt, stamp_delay, to_sip, to_stanza, wants_receipt
+from sipgw.xmpp.queue import Item, Queue
 from sipgw.xmpp.stanza import Element, child, error_of, error_to, local_name
 
 __all__ = ["Gateway", "GatewaySettings", "Origin", "Sip"]
@@ -24,6 +29,8 @@ ACCEPTED: Final = (202, "Accepted")
 AWAY: Final = (480, "Temporarily Unavailable")
 MOST_OF_PAIR: Final = 50
 """Messages between two people that wait for an answer."""
+BATCH: Final = 20
+"""Messages of the queue that are sent before the server is asked whether it has them."""
 MOST: Final = 5000
 """Messages from Jabber that wait for an answer."""
 
@@ -83,6 +90,9 @@ class Gateway:
         self.settings = settings
         self.tell = tell
         self.links: dict[str, Link] = {}
+        self.queue: Queue | None = None
+        """Where messages wait while the server is away; None: they are answered 480."""
+        self._flushing: set[str] = set()
         self.counts = dict.fromkeys(("sent", "received", "failed", "refused", "dropped"), 0)
         self._waiting: dict[tuple[str, str], list[Element]] = {}
         self._under_way = 0
@@ -115,10 +125,15 @@ class Gateway:
 
     async def deliver(self, element: Element, domain: str) -> tuple[int, str]:
         """Send a stanza as ``domain``; the status that says what became of it."""
-        link = self.links[domain]
+        link, queue = self.links[domain], self.queue
+        kept = queue is not None and child(element, "body") is not None
+        if kept and queue is not None and (not link.ready or queue.counts.get(domain)):
+            return await self._keep(queue, domain, element)
         try:
             status, reason = await link.deliver(element)
         except Down as error:
+            if kept and queue is not None and not error.sent:
+                return await self._keep(queue, domain, element)
             self.counts["failed"] += 1
             self.user.log_rarely(("xmpp down", domain), -1, f"xmpp: {domain}: a message is not delivered: {error}")
             return AWAY
@@ -128,12 +143,74 @@ class Gateway:
         self.counts["sent"] += 1
         return ACCEPTED
 
+    async def _keep(self, queue: Queue, domain: str, element: Element) -> tuple[int, str]:
+        """Put a message on disk, behind those that are there."""
+        if queue.is_full:
+            self.counts["failed"] += 1
+            self.user.log_rarely("xmpp queue", -1, f"xmpp: {queue.size} messages wait for the server: no more are taken")
+            return AWAY
+        now = self.user.wall_clock()
+        stamp_delay(element, datetime.fromtimestamp(now, UTC), domain)
+        try:
+            await queue.add(domain, element, now)
+        except DatabaseError as error:
+            self.counts["failed"] += 1
+            self.user.log_rarely("xmpp queue", -1, f"xmpp: a message cannot be kept: {error}")
+            return AWAY
+        self._flush(domain)
+        return ACCEPTED
+
+    def _flush(self, domain: str) -> None:
+        """Send what waits, if the server is there."""
+        queue = self.queue
+        if queue is not None and queue.counts.get(domain) and self.links[domain].ready and domain not in self._flushing:
+            self._flushing.add(domain)
+            self.user.launch(self._send_kept(queue, self.links[domain]))
+
+    async def _send_kept(self, queue: Queue, link: Link) -> None:
+        domain = link.settings.domain
+        try:
+            while link.ready and (items := await queue.next(domain, BATCH)):
+                now = self.user.wall_clock()
+                sent = [(item, Deferred.fromCoroutine(self._send_one(link, item, now))) for item in items]
+                gone = [item for item, done in sent if await done]
+                if gone:
+                    await queue.remove(gone)
+                if len(gone) < len(items):
+                    doubtful = len(items) - len(gone)
+                    self.user.log(-1, f"xmpp: {domain}: the server went away: up to {doubtful} messages may arrive twice")
+                    return
+        except DatabaseError as error:
+            self.user.log_rarely("xmpp queue", -1, f"xmpp: messages that wait cannot be read: {error}")
+        finally:
+            self._flushing.discard(domain)
+
+    async def _send_one(self, link: Link, item: Item, now: float) -> bool:
+        """Send a message of the queue; whether it can be forgotten."""
+        if item.element is None:
+            return True
+        if item.expires <= now:
+            status, reason = 408, "It has waited for too long"
+        else:
+            try:
+                status, reason = await link.deliver(item.element)
+            except Down:
+                return False
+        if status == 200:
+            self.counts["sent"] += 1
+            return True
+        error = error_to(item.element, status, reason)
+        if error is not None:
+            self._late_error(link, error, Jid.parse(item.receiver), Jid.parse(item.sender))
+        return True
+
     # ---- what links tell (xmpp.link.Watcher) ----
 
     def up(self, link: Link) -> None:
         """The server has accepted us."""
         self.user.log(2, f"xmpp: connected to {link.settings.host}:{link.settings.port} as {link.settings.domain}")
         self.tell("E_XMPP_LINK", domain=link.settings.domain, state="up", reason="")
+        self._flush(link.settings.domain)
 
     def down(self, link: Link, reason: str) -> None:
         """The server is not there."""
