@@ -21,6 +21,7 @@ from zope.interface import implementer
 from sipgw.interfaces import Server
 from sipgw.manhole import boxes
 from sipgw.manhole.outlet import Outlet, StatisticsTap, subscribe_events
+from sipgw.manhole.words import describe
 from sipgw.mi import jsonrpc
 from sipgw.mi.jsonrpc import MIError, encode, pieces
 from sipgw.script.regex import compile_regex
@@ -252,14 +253,7 @@ class ManagementProtocol(amp.AMP):
             found = self._door.server.commands.find(command)
         except MIError as error:
             raise amp_error(error) from None
-        parameters = [
-            {"name": each.name, "kind": found.kinds[each.name].value, "optional": each.default is not each.empty}
-            for each in found.parameters
-        ]
-        described = {
-            "name": found.full, "aliases": found.aliases, "help": found.help, "parameters": parameters, "recipes": found.recipes,
-        }
-        return {"data": encode(described)}
+        return {"data": encode(describe(found))}
 
     # -- what is told
 

@@ -1,0 +1,1 @@
+sipgw mi asks a running server, or tells it: `sipgw mi ps`, `sipgw mi log_level level=4`, tables for people and --json for programs, --tail for the log and --events for events as they happen, completion for bash and zsh.
