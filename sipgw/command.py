@@ -5,7 +5,8 @@ With OpenSIPS's own options (``sipgw -f opensips.cfg -F``) it does what ``opensi
 ``sipgw check FILE`` compiles and reports: 0 if all is well, 1 if not. ``sipgw exports`` lists what each module exports, as
 JSON. ``sipgw config`` prints the configuration that runs without another one. ``sipgw run`` is ``twistd -n sipgw``. ``sipgw
 db`` and ``sipgw user`` look after databases: ``command_db.py``, ``command_user.py``; ``sipgw cdr`` tells what has been accounted:
-``command_cdr.py``. ``sipgw mi`` asks a running server: ``command_mi.py``."""
+``command_cdr.py``. ``sipgw mi`` and ``sipgw top`` ask a running server: ``command_mi.py``,
+``command_top.py``."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from sipgw import command_cdr, command_db, command_mi, command_user
+from sipgw import command_cdr, command_db, command_mi, command_top, command_user
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command_user.define(commands.add_parser("user", help="add, change, list, remove users"))
     command_cdr.define(commands.add_parser("cdr", help="print accounted calls as CSV"))
     command_mi.define(commands.add_parser("mi", help="ask a running server, or tell it: sipgw mi ps"))
+    command_top.define(commands.add_parser("top", help="see what a running server does, in the whole terminal"))
     run = commands.add_parser("run", help="start the server: twistd -n sipgw", add_help=False)
     run.add_argument("rest", nargs=argparse.REMAINDER, metavar="OPTIONS", help="as for twistd sipgw: -c FILE ...")
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -41,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_as_opensips(given)
     options = parser.parse_args(given)
-    if options.command in ("cdr", "mi"):
-        return command_cdr.run(options) if options.command == "cdr" else command_mi.run(options)
+    if options.command in ("cdr", "mi", "top"):
+        runs: dict[str, Callable[..., int]] = {"cdr": command_cdr.run, "mi": command_mi.run, "top": command_top.run}
+        return runs[options.command](options)
     if options.command in ("db", "user"):
         return command_db.run(options) if options.command == "db" else command_user.run(options)
     if options.command == "exports":

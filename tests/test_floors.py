@@ -23,7 +23,7 @@ FLOORS = [
         [
             "sipgw.catalogue",
             "sipgw.command",
-            "sipgw.command_cdr", "sipgw.command_db", "sipgw.command_mi",
+            "sipgw.command_cdr", "sipgw.command_db", "sipgw.command_mi", "sipgw.command_top",
             "sipgw.command_user",
             "sipgw.configuration",
             "sipgw.first_start",

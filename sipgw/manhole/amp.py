@@ -21,6 +21,7 @@ from zope.interface import implementer
 from sipgw.interfaces import Server
 from sipgw.manhole import boxes
 from sipgw.manhole.outlet import Outlet, StatisticsTap, subscribe_events
+from sipgw.manhole.route_times import RouteTimes
 from sipgw.manhole.words import describe
 from sipgw.mi import jsonrpc
 from sipgw.mi.jsonrpc import MIError, encode, pieces
@@ -32,6 +33,8 @@ MAX_ANSWERS = 16
 """Answers whose rest a client may leave waiting."""
 MAX_SUBSCRIPTIONS = 100
 """Subscriptions of one client."""
+MAX_ROUTES = 100
+"""Routes that are told of at a time."""
 SHORTEST = 0.1
 """Seconds between two looks at statistics at least."""
 LONGEST_TEXT = 10_000
@@ -127,6 +130,7 @@ class ManagementProtocol(amp.AMP):
         self._answers: dict[int, Answer] = {}
         self._parts: dict[int, bytearray] = {}
         self._outlets: dict[int, Outlet] = {}
+        self._times: RouteTimes | None = None
 
     # -- the connection
 
@@ -160,6 +164,8 @@ class ManagementProtocol(amp.AMP):
         self._outlets.clear()
         self._answers.clear()
         self._parts.clear()
+        if self._times is not None:
+            self._times.stop()
         super().connectionLost(reason)
         self._ended(self)
 
@@ -254,6 +260,14 @@ class ManagementProtocol(amp.AMP):
         except MIError as error:
             raise amp_error(error) from None
         return {"data": encode(describe(found))}
+
+    @boxes.Routes.responder
+    def routes(self, count: int | None = None) -> dict[str, Any]:
+        """Tell which routes are slow."""
+        if self._times is None:
+            self._times = RouteTimes(self._door.server.user.events, f"amp:{self._peer}")
+            self._times.start()
+        return {"data": encode(self._times.slowest(min(MAX_ROUTES, 20 if count is None else count)))}
 
     # -- what is told
 

@@ -103,6 +103,16 @@ class Describe(amp.Command):
     errors = _ERRORS
 
 
+class Routes(amp.Command):
+    """Give the ``count`` routes of the script that took the most time since this was first asked on this connection.
+
+    A JSON array of objects with name, file, line, calls, and total and worst in microseconds."""
+
+    arguments: ClassVar[_Fields] = [(b"count", amp.Integer(optional=True))]
+    response: ClassVar[_Fields] = [(b"data", amp.String())]
+    errors = _ERRORS
+
+
 class Subscribe(amp.Command):
     """Tell of events and statistics from now on.
 

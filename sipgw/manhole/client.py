@@ -162,6 +162,11 @@ class Client:
         fields = {"level": b"%d" % level, **({"match": match.encode()} if match else {})}
         return int(self.ask("Tail", fields)["subscription"])
 
+    def routes(self, count: int = 20) -> list[dict[str, Any]]:
+        """The routes of the script that took the most time since this was first asked."""
+        found: list[dict[str, Any]] = json.loads(self.ask("Routes", {"count": b"%d" % count})["data"])
+        return found
+
     def unsubscribe(self, subscription: int) -> None:
         """Hear of it no more."""
         self.ask("Unsubscribe", {"subscription": b"%d" % subscription})
