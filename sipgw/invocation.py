@@ -44,6 +44,7 @@ sipgw also takes the options of opensips:
   -o N=V   define $argv(N)                                 -w DIR  working directory      -t DIR  chroot
   -u USER, -g GROUP  whom to become                        -P FILE pid file               -G FILE process group file
   --log-file FILE  where a daemon logs if not to syslog: SIGUSR1 opens it anew after a rotation
+  --log-json       each line of the log is a JSON object
   -V version   -h this   -m -M -n -N -a -k -s -e -b -W -i -r -R -v  accepted without effect
 """
 
@@ -85,7 +86,7 @@ class Invocation:
 def understand(arguments: Sequence[str]) -> Invocation:
     """Read an OpenSIPS command line; ``BadInvocation`` if it is none."""
     try:
-        given, rest = getopt.getopt(list(arguments), LETTERS, ["log-file="])
+        given, rest = getopt.getopt(list(arguments), LETTERS, ["log-file=", "log-json"])
     except getopt.GetoptError as error:
         raise BadInvocation(str(error)) from None
     if rest:
@@ -120,6 +121,8 @@ def _take(made: Invocation, letter: str, value: str) -> None:
         setattr(made, _TEXTS[letter], value)
     elif letter in _TWISTD:
         made.twistd.append(f"{_TWISTD[letter]}={value}")
+    elif letter == "--log-json":
+        made.sipgw.append(letter)
     elif letter == "-p":
         made.preprocessor = value
         made.sipgw += ["--preprocessor", value]

@@ -50,6 +50,11 @@ _FOREIGN: Mapping[LogLevel, int] = {
 LONGEST = 4096
 """Characters of one line at most (OpenSIPS's ``log_msg_buf_size``)."""
 
+FOLDED = 1.0
+"""Seconds in which a line of a library is written once."""
+MAX_FOLDS = 1000
+"""How many lines are remembered for that."""
+
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _logger = Logger(namespace="sipgw")
 
@@ -96,6 +101,31 @@ class Consumer:
         return not self.muted and (not self.filter or level <= self.filter)
 
 
+class Folds:
+    """Lines of libraries that come again and again: the same text is written once a second, with a count of those left out.
+
+    Our own lines are folded where they are made (``TransactionUser.log_rarely``), by what they are about."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, list[float]] = {}
+
+    def fold(self, text: str) -> str:
+        """The line to be written for ``text``; empty if it is only counted."""
+        now = self._clock()
+        seen = self._seen.get(text)
+        if seen is None:
+            if len(self._seen) >= MAX_FOLDS:
+                self._seen.clear()
+            self._seen[text] = [now, 0]
+            return text
+        if now - seen[0] < FOLDED:
+            seen[1] += 1
+            return ""
+        left, seen[0], seen[1] = int(seen[1]), now, 0
+        return f"{text} ({left} more like this)" if left else text
+
+
 @implementer(ILogObserver)
 class LineObserver:
     """Writes events as lines: ``write(syslog priority, line)``.
@@ -107,6 +137,7 @@ class LineObserver:
         self, write: Callable[[int, str], None], prefix: str = "", consumer: Consumer | None = None
     ) -> None:
         self._write = write
+        self._folds = Folds()
         self.mark = f"{prefix}: " if prefix else ""
         self.consumer = consumer or Consumer()
 
@@ -119,24 +150,35 @@ class LineObserver:
                 return
         if not self.consumer.takes(level):
             return
+        text = one_line(formatEvent(dict(event)))
+        if event.get("opensips") is None and not (text := self._folds.fold(text)):
+            return
+        self.emit(level, text, event.get("log_failure"))
+
+    def emit(self, level: int, text: str, failure: Any) -> None:
+        """Write one line, and what belongs to it."""
         name, _, priority = LEVELS[level]
-        self._write(priority, f"{self.mark}{name}: {one_line(formatEvent(dict(event)))}")
-        failure = event.get("log_failure")
+        self._write(priority, f"{self.mark}{name}: {text}")
         if failure is not None:
             for line in failure.getTraceback().rstrip("\n").split("\n"):
                 self._write(priority, f"{self.mark}{name}: | {one_line(line)}")
 
 
-def to_stream(stream: IO[str] | None = None, clock: Callable[[], float] = time.time) -> Callable[[int, str], None]:
-    """Write lines to ``stream`` (stderr), each with the date, and at once; a stream that has gone is no error."""
+def stamp(now: float) -> str:
+    """The local time of ``now``, with milliseconds and a blank, as it stands before a line."""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d} "
+
+
+def to_stream(
+    stream: IO[str] | None = None, clock: Callable[[], float] = time.time, stamped: bool = True
+) -> Callable[[int, str], None]:
+    """Write lines to ``stream`` (stderr) at once, each with the date if ``stamped``; a stream that has gone is no error."""
 
     def write(_priority: int, line: str) -> None:
-        now = clock()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
         out = stream or sys.__stderr__
         try:
             if out is not None:
-                out.write(f"{stamp}.{int(now * 1000) % 1000:03d} {line}\n")
+                out.write(f"{stamp(clock()) if stamped else ''}{line}\n")
                 out.flush()
         except (OSError, ValueError):
             pass
@@ -149,18 +191,17 @@ class LogFile:
 
     A disk that is full costs lines, which ``lost`` counts, never the server."""
 
-    def __init__(self, name: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, name: str, clock: Callable[[], float] = time.time, stamped: bool = True) -> None:
         self.name = os.path.abspath(name)
         self.lost = 0
         self._clock = clock
+        self._stamped = stamped
         self._file = open(self.name, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def write(self, _priority: int, line: str) -> None:
-        """Write one line, with the date, at once."""
-        now = self._clock()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
+        """Write one line, with the date unless it has its own, at once."""
         try:
-            self._file.write(f"{stamp}.{int(now * 1000) % 1000:03d} {line}\n")
+            self._file.write(f"{stamp(self._clock()) if self._stamped else ''}{line}\n")
             self._file.flush()
         except (OSError, ValueError):
             self.lost += 1

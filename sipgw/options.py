@@ -27,7 +27,10 @@ class Options(usage.Options):
         ["log-file", None, None, "Write the log to this file; SIGUSR1 opens it anew after it was moved away"],
         ["log-level", None, None, "-3 (alert) to 4 (debug), instead of the script's log_level and xlog_level", int],
     ]
-    optFlags = [["check", None, "Compile the script, report, and leave with 0 or 1"]]
+    optFlags = [
+        ["check", None, "Compile the script, report, and leave with 0 or 1"],
+        ["log-json", None, "Write each line of the log as a JSON object"],
+    ]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

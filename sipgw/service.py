@@ -35,6 +35,7 @@ from sipgw.core.user import TransactionUser
 from sipgw.db.databases import Engines
 from sipgw.exports import Module
 from sipgw.log import LEVELS, LONGEST, Consumer, LineObserver, LogFile, level_of, log, to_stream, to_syslog
+from sipgw.log_json import JsonObserver
 from sipgw.mi.commands import Commands
 from sipgw.options import Options
 from sipgw.script.errors import ScriptError, ScriptErrors
@@ -62,6 +63,7 @@ def makeService(options: Options) -> SipServer:
     server = SipServer(options.reading, reactor, level=options["log-level"], defines=options["defines"])
     server.notifier = Notifier.of(os.environ)
     server.preprocessor = options["preprocessor"]
+    server.json = bool(options["log-json"])
     if options["database"]:
         server.settings["db_default_url"] = options["database"]
     if options["advertised"]:
@@ -75,6 +77,9 @@ def makeService(options: Options) -> SipServer:
         server.log_to(options["log-file"])
     elif not options.logs_elsewhere():
         server.observer = server.make_observer(options.in_foreground())
+    if server.json and server.observer is None:
+        print("--log-json needs --log-file, or twistd -n, or syslog_enabled; and none of twistd's own logs", file=sys.stderr)
+        raise SystemExit(1)
     return server
 
 
@@ -161,6 +166,8 @@ class SipServer(Service):
         self.resolver: Resolver | None = None
         self.observer: Any = None
         self.log_file: LogFile | None = None
+        self.json = False
+        """Whether each line of the log is a JSON object."""
         self.notifier = Notifier()
         """Whoever started the process and wants to know how it is: systemd."""
         self.status = 0
@@ -231,7 +238,7 @@ class SipServer(Service):
     def make_observer(self, foreground: bool) -> LineObserver | None:
         """Where the log goes: stderr in the foreground; else syslog if the script says so, else where twistd puts it (None)."""
         if foreground:
-            return LineObserver(to_stream(), self.settings["log_prefix"] or "", self.consumers["stderror"])
+            return self._observer(to_stream(stamped=not self.json), "stderror")
         if self.settings["syslog_enabled"]:
             self._main = "syslog"
             self.consumers["stderror"].muted = 1
@@ -242,7 +249,11 @@ class SipServer(Service):
     def _to_syslog(self) -> LineObserver:
         get = self.settings.get
         write = to_syslog(get("syslog_name") or "sipgw", str(get("syslog_facility")).upper())
-        return LineObserver(write, get("log_prefix") or "", self.consumers["syslog"])
+        return self._observer(write, "syslog")
+
+    def _observer(self, write: Callable[[int, str], None], consumer: str) -> LineObserver:
+        kind = JsonObserver if self.json else LineObserver
+        return kind(write, self.settings["log_prefix"] or "", self.consumers[consumer])
 
     def write_log(self, level: int, text: str) -> None:
         """Write a line wherever lines of ``level`` go; whoever calls has compared it with the level in force."""
@@ -262,8 +273,8 @@ class SipServer(Service):
 
     def log_to(self, name: str) -> None:
         """Write the log to the file ``name``; SIGUSR1 opens it anew."""
-        self.log_file = LogFile(name)
-        self.observer = LineObserver(self.log_file.write, self.settings["log_prefix"] or "", self.consumers["stderror"])
+        self.log_file = LogFile(name, stamped=not self.json)
+        self.observer = self._observer(self.log_file.write, "stderror")
 
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and tell it where the log goes."""

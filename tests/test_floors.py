@@ -29,6 +29,7 @@ FLOORS = [
             "sipgw.first_start",
             "sipgw.invocation",
             "sipgw.log",
+            "sipgw.log_json",
             "sipgw.manual",
             "sipgw.options",
             "sipgw.plays",

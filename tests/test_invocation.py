@@ -32,6 +32,7 @@ class UnderstandTests(SynchronousTestCase):
             ("-f a.cfg", "--pidfile= sipgw --config a.cfg"),
             ("-F -f a.cfg", "--nodaemon --pidfile= sipgw --config a.cfg"),
             ("-D -f a.cfg", "--nodaemon --pidfile= sipgw --config a.cfg --log-level 4"),
+            ("-F --log-json --log-file x", "--nodaemon --pidfile= sipgw --log-json --log-file x"),
             ("-Fdd", "--nodaemon --pidfile= sipgw --log-level 4"),
             ("-P /run/p -u nobody -g nogroup -w /tmp -t /srv", (
                 "--pidfile=/run/p --uid=nobody --gid=nogroup --rundir=/tmp --chroot=/srv sipgw"

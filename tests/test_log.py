@@ -8,7 +8,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.log import LEVELS, LONGEST, Consumer, LineObserver, log, one_line, to_stream, to_syslog
+from sipgw.log import LEVELS, LONGEST, MAX_FOLDS, Consumer, Folds, LineObserver, log, one_line, to_stream, to_syslog
 
 ESCAPED = [
     ("plain text", "plain text"),
@@ -75,6 +75,22 @@ class LineTests(SynchronousTestCase):
         for level in (LogLevel.debug, LogLevel.info, LogLevel.warn, LogLevel.error, LogLevel.critical):
             self.observer({"log_level": level, "log_format": "{level.name}", "level": level})
         self.assertEqual([line for _, line in self.lines], ["WARNING: warn", "ERROR: error", "CRITICAL: critical"])
+
+    def test_flood(self):
+        """A line that a library writes again and again is written once a second, with how often; ours are folded elsewhere."""
+        now = [0.0]
+        folds = Folds(lambda: now[0])
+        said = []
+        for now[0], text in ((0, "a"), (0.1, "a"), (0.2, "b"), (0.9, "a"), (1.0, "a"), (1.5, "a"), (3.0, "a"), (9.0, "a")):
+            said.append(folds.fold(text))
+        self.assertEqual(said, ["a", "", "b", "", "a (2 more like this)", "", "a (1 more like this)", "a"])
+        for _ in range(3):
+            self.observer({"log_level": LogLevel.warn, "log_format": "theirs"})
+            self.observer({"opensips": 1, "log_format": "ours"})
+        self.assertEqual([line for _, line in self.lines], ["WARNING: theirs"] + 3 * ["WARNING: ours"])
+        for number in range(3000):
+            folds.fold(f"{number}")
+        self.assertLessEqual(len(folds._seen), MAX_FOLDS)
 
     def test_traceback(self):
         """A bug's traceback is whole, and none of its lines can be taken for an event."""
