@@ -1,8 +1,8 @@
 """``--log-json``: each line of the log is one JSON object, for programs.
 
 ``time`` (RFC 3339, UTC), ``level``, ``text`` as it stands in a plain line, ``pid``, ``prefix`` if the script sets a log_prefix;
-and where a message is being handled ``cfg``, the file and the line of the script that was running, and ``trace``, the Call-ID: the
-correlation id under which Homer and sngrep know the same message (``proto_hep``). A bug has its ``traceback``.
+and where a message is being handled ``cfg``, the file and the line of the script that was running, and ``trace``, the Call-ID:
+the correlation id under which Homer and sngrep know the same message (``proto_hep``). A bug has its ``traceback``.
 
 The last two are not passed along: they are looked for, when a line is written, in the calls that led to it, where a compiled
 route has its lines (house 2.4) and its run. So they cost nothing but where a line is written."""
