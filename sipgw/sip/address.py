@@ -118,11 +118,10 @@ def _read_params(text: str, carefully: bool) -> dict[str, str | None]:
         match = _careful_param(text, position)
         if match is None:
             raise MalformedMessage("Bad parameter")
-        name, equals, value = match.groups()
-        name = name.lower()
-        if name in params:
+        lowered = match[1].lower()
+        if lowered in params:
             raise MalformedMessage("Repeated parameter")
-        params[name] = value if equals else None
+        params[lowered] = match[3] if match[2] else None
         position = match.end()
     return params
 

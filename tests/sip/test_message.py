@@ -8,7 +8,7 @@ from sipgw.sip import message as message_module
 from sipgw.sip.edits import NO_EDITS, write
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.limits import Limits
-from sipgw.sip.message import Request, Response, is_keepalive, parse, stamp_via
+from sipgw.sip.message import MAX_KNOWN, Request, Response, is_keepalive, parse, stamp_via
 
 HEAD = {
     "Via": "SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa",
@@ -391,13 +391,12 @@ class KnownTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """Not more than ``MAX_KNOWN`` are remembered, none that is long, and none that is malformed."""
-        self.patch(message_module, "MAX_KNOWN", 3)
         message_module._known_addresses.clear()
         message_module._known_cseqs.clear()
-        for number in range(10):
+        for number in range(MAX_KNOWN + 10):
             request(From=f"<sip:a@a.example>;tag={number}", CSeq=f"{number} INVITE").check()
-        self.assertLessEqual(len(message_module._known_addresses), 4)
-        self.assertLessEqual(len(message_module._known_cseqs), 3)
+        self.assertLessEqual(len(message_module._known_addresses), MAX_KNOWN + 1)
+        self.assertLessEqual(len(message_module._known_cseqs), MAX_KNOWN)
         message_module._known_addresses.clear()
         request(From=f"<sip:{'a' * 300}@a.example>;tag=1", To=f"<sip:{'b' * 300}@a.example>").check()
         with self.assertRaises(MalformedMessage):
