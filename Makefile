@@ -1,5 +1,5 @@
 # run: start sipgw with its own configuration (or ARGS='-c my.cfg')     test: the whole suite     check: types and lint
-# bench: CPU per operation, Kamailio beside it    nightly: the suite at full length
+# bench: CPU per operation, Kamailio beside it    nightly: the suite at full length    compiled: a build by mypyc, and its tests
 # demo-sms: two phones and a mobile in this terminal; demo-xmpp: a phone and a Jabber client (DEMO_ONCE=1: by itself)
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ NODE = if command -v npm >/dev/null && [ ! -d .venv/node/node_modules/smpp ]; th
 	--prefix .venv/node smpp@0 >/dev/null || true; fi
 ARGS ?=
 
-.PHONY: run test check bench nightly demo-sms demo-xmpp clean
+.PHONY: run test check bench nightly compiled demo-sms demo-xmpp clean
 
 run: $(READY)
 	@echo "Softphone: registrar and proxy 127.0.0.1, port 5060, UDP; user 1000, with the password that the first start tells below."
@@ -52,6 +52,9 @@ nightly: $(READY_DEV)
 	@$(SERVERS)
 	@$(NODE)
 	SIPGW_NIGHTLY=1 $(BIN)/trial --rterrors $(TESTS)
+
+compiled: $(READY_DEV)
+	SIPGW_NIGHTLY=1 $(BIN)/trial --rterrors tests.test_compiled
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sipgw needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }

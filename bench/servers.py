@@ -4,7 +4,9 @@ Each is pinned to the first core, the load (``bench/generator.py``) to the secon
 server's processes on the processor from ``/proc/PID/schedstat``, and their memory from ``/proc/PID/smaps_rollup``.
 
 Kamailio is taken from the path; OpenSIPS where ``OPENSIPS=/path/to/opensips`` and ``OPENSIPS_MODULES=/dir/`` say so
-(``OPENSIPS_OPTIONS``: what to add, such as "-a F_MALLOC"). Its default build is not optimised: take away ``-DCC_O0``."""
+(``OPENSIPS_OPTIONS``: what to add, such as "-a F_MALLOC"). Its default build is not optimised: take away ``-DCC_O0``.
+A compiled sipgw (see setup.py) that was installed with ``pip install --no-deps --target DIR`` runs beside the plain one where
+``SIPGW_COMPILED=DIR`` says so."""
 
 from __future__ import annotations
 
@@ -151,11 +153,15 @@ class Server:
 def servers(folder: Path) -> list[Server]:
     """The servers that are there, each with its configuration in ``folder``."""
     found = []
-    port = free_port()
-    config = folder / "sipgw.cfg"
-    config.write_text((HERE / "bench.cfg").read_text().replace("@PORT@", str(port)).replace("@MPATH@", ""))
     twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-    found.append(Server("sipgw", [*twistd, "-n", "--pidfile=", "sipgw", "-c", str(config)], port))
+    builds = {"sipgw": str(HERE.parent), "compiled": os.environ.get("SIPGW_COMPILED", "")}
+    for name, source in builds.items():
+        if source:
+            port = free_port()
+            config = folder / f"{name}.cfg"
+            config.write_text((HERE / "bench.cfg").read_text().replace("@PORT@", str(port)).replace("@MPATH@", ""))
+            there = ["env", "-C", source, f"PYTHONPATH={source}", *twistd]
+            found.append(Server(name, [*there, "-n", "--pidfile=", "sipgw", "-c", str(config)], port))
     kamailio = shutil.which("kamailio")
     if kamailio:
         port = free_port()
