@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sipgw.core.events import Params, Sink
-from sipgw.core.surroundings import is_address
 from sipgw.exports import Module
 from sipgw.mi.jsonrpc import notification
-from sipgw.sip.errors import MalformedMessage
-from sipgw.sip.grammar import parse_uint
+from sipgw.modules._event_sockets import find_address
 
 LONGEST = 65457
 """Octets of a datagram at most, as in OpenSIPS."""
@@ -76,23 +74,7 @@ class UdpTransport:
 
     async def open(self, address: str) -> Sink:
         """The sink at ``host:port``."""
-        host, colon, port = address.rpartition(":")
-        if not colon or not host:
-            raise ValueError("write udp:address:port")
-        try:
-            number = parse_uint(port, 65535, "port")
-        except MalformedMessage:
-            number = 0
-        if not number:
-            raise ValueError(f"{port!r} is no port")
-        plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not is_address(plain):
-            found = None if plain is not host else await self._module.server.user.resolve_host(host, "")
-            if found is None:
-                raise ValueError(f"there is no address of {host!r}")
-            plain = found
-        elif ":" in plain and plain is host:
-            raise ValueError("an IPv6 address needs brackets")
+        host, plain, number = await find_address(self._module.server.user, address, "udp:address:port")
         family = socket.AF_INET6 if ":" in plain else socket.AF_INET
         return DatagramSink(self._module, family, (plain, number), f"udp:{host}:{number}")
 
