@@ -1,0 +1,1 @@
+manhole: a way into the running server by SSH, with public keys only: a Python shell with completion and the live calls, registrations, transactions and routes for admins, a prompt of management commands for operators; `ssh host command` and the subsystem mi for programs; every command is logged with its user.

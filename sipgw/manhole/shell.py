@@ -1,0 +1,148 @@
+"""The Python shell of the module manhole: one interpreter for each session, in the process of the server.
+
+What is typed runs in the reactor's thread: nothing else happens meanwhile, and nothing is in between two states. Each line is
+logged with its user before it runs."""
+
+from __future__ import annotations
+
+import pprint
+import rlcompleter
+from typing import Any
+
+from twisted.conch.manhole import Manhole, ManholeInterpreter
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from sipgw.interfaces import Server
+from sipgw.manhole.keys import Identity
+from sipgw.manhole.prompt import CompletingLine
+from sipgw.manhole.show import show
+from sipgw.manhole.views import views
+from sipgw.mi.jsonrpc import MIError
+
+BANNER = "The running sipgw: {names}. The tabulator completes, help(...) explains, Ctrl-D ends."
+
+
+class Answer:
+    """The answer of a management command: ``value``, which prints as a table."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.value[key]
+
+    def __repr__(self) -> str:
+        return show(self.value)
+
+
+def mi_caller(server: Server) -> Any:
+    """``mi``: runs management commands; what waits comes as a ``Deferred``, which the shell shows when it fires."""
+
+    def mi(command: str, *params: Any, **named: Any) -> Any:
+        """Run a management command: mi("ps"), mi("log_level", level=4)."""
+        results: list[Any] = []
+        called = Deferred.fromCoroutine(server.commands.call(command, named or list(params)))
+        called.addCallback(Answer).addBoth(results.append)
+        if not results:
+            return called.addCallback(lambda _: results[0])
+        if isinstance(results[0], Failure):
+            results[0].cleanFailure()
+            error: Any = results[0].value
+            raise error
+        return results[0]
+
+    return mi
+
+
+def namespace(server: Server, who: Identity) -> dict[str, Any]:
+    """What the shell knows by name."""
+    return {
+        "server": server,
+        "user": server.user,
+        "modules": server.modules,
+        "mi": mi_caller(server),
+        "who": who,
+        **views(server),
+    }
+
+
+class Interpreter(ManholeInterpreter):
+    """Shows values so that they can be read."""
+
+    handler: Any
+    locals: dict[str, Any]
+
+    def displayhook(self, obj: Any) -> None:
+        """Show the value of an expression; ``_`` is the last one."""
+        if obj is None or isinstance(obj, Deferred):
+            super().displayhook(obj)
+            return
+        self.locals["_"] = obj
+        width = getattr(self.handler, "width", None) or 80
+        self.write(pprint.pformat(obj, width=width) if isinstance(obj, dict | list | tuple | set) else repr(obj))
+
+    def excepthook(self, excType: Any, excValue: BaseException, excTraceback: Any) -> None:
+        """Show an error; of a management command its text is enough."""
+        if isinstance(excValue, MIError):
+            self.write(f"MIError: {excValue}\n")
+        else:
+            super().excepthook(excType, excValue, excTraceback)
+
+
+class Shell(CompletingLine, Manhole):
+    """The shell of one session."""
+
+    spaced = False
+    interpreter: Any
+
+    def __init__(self, server: Server, who: Identity) -> None:
+        super().__init__()
+        self._server = server
+        self._who = who
+        self.names = namespace(server, who)
+
+    def connectionMade(self) -> None:
+        """Begin."""
+        self.namespace = self.names
+        super().connectionMade()
+        self.interpreter = Interpreter(self, self.names)
+
+    def initializeScreen(self) -> None:
+        """Say what there is."""
+        self.terminal.reset()
+        self.setInsertMode()
+        names = ", ".join(name for name in self.names if not name.startswith("_"))
+        self.terminal.write(BANNER.format(names=names))
+        self.terminal.nextLine()
+        self.terminal.write(self.ps[self.pn])
+
+    def lineReceived(self, line: bytes) -> None:
+        """Log a line, and run it."""
+        text = line.decode("utf-8", "replace")
+        if text.strip():
+            self._server.user.log(2, f"manhole: {self._who.name}: >>> {text}")
+        super().lineReceived(line)
+
+    def addOutput(self, data: Any, isAsync: Any = None) -> None:
+        """Show what is printed, or what comes while a line is being written."""
+        super().addOutput(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data, isAsync)
+
+    def tell(self, text: str) -> None:
+        """Show a text that comes by itself."""
+        self.addOutput(text, True)
+
+    def found(self, text: str) -> tuple[str, list[str]]:
+        """Names and attributes."""
+        last = ""
+        for char in reversed(text):
+            if not (char.isalnum() or char in "._"):
+                break
+            last = char + last
+        if not last:
+            return "", []
+        completer = rlcompleter.Completer(self.names)
+        found: list[str] = []
+        while len(found) < 1000 and (word := completer.complete(last, len(found))) is not None:
+            found.append(word)
+        return last, sorted(set(found))

@@ -1,0 +1,212 @@
+"""Tests of the module manhole, by the real OpenSSH client."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from sipgw.manhole.keys import KeyFault, host_key, read_key, read_keys
+from tests.children import HOST, free_port, wait_for
+from tests.manhole.child import ChildTests
+from tests.manhole.terminal import Terminal
+
+
+class SshTests(ChildTests):
+    """A server with the module, and keys: one of an admin, one of an operator, one of nobody."""
+
+    ssh_port = 0
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Make the keys."""
+        if shutil.which("ssh") is None:
+            raise SkipTest("there is no OpenSSH client")
+        cls.ssh_port = free_port()
+        cls.more = f"""
+loadmodule "manhole.so"
+modparam("manhole", "address", "{HOST}:{cls.ssh_port}")
+modparam("manhole", "authorized_keys", "FOLDER/keys")
+"""
+        lines = []
+        for name, options in (("admin", "role=admin "), ("operator", 'role="operate" '), ("nobody", "")):
+            kind = ["-t", "ecdsa"] if name == "operator" else ["-t", "ed25519"]
+            file = str(cls.folder / name)
+            subprocess.run(["ssh-keygen", "-q", *kind, "-N", "", "-C", f"{name}@desk", "-f", file], check=True, timeout=20)
+            lines.append(f"{options}{Path(file + '.pub').read_text()}")
+        (cls.folder / "keys").write_text("# who may come in\n\n" + "".join(lines[:2]))
+
+    def command(self, key: str, *words: str) -> list[str]:
+        """The command of an OpenSSH client that knows nothing but this key."""
+        options = {
+            "IdentityFile": str(self.folder / key), "IdentitiesOnly": "yes", "StrictHostKeyChecking": "accept-new",
+            "UserKnownHostsFile": str(self.folder / "known_hosts"), "LogLevel": "ERROR", "EscapeChar": "none",
+        }
+        settings = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        return ["ssh", "-F", "none", *settings, "-p", str(self.ssh_port), f"someone@{HOST}", *words]
+
+    def ssh(self, key: str, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return subprocess.run(self.command(key, *words), input=text, capture_output=True, text=True, timeout=30)
+
+    def terminal(self, key: str) -> list[str]:
+        """The command of one in a terminal."""
+        *options, where = self.command(key)
+        return [*options, "-tt", where]
+
+    def test_one_command(self) -> None:
+        """A single command, its answer, its exit status; both roles may."""
+        for key in ("admin", "operator"):
+            done = self.ssh(key, "ps --json")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertIn(f'"PID":{self.child.process.pid}', done.stdout)
+        done = self.ssh("operator", "log_level", "level=loud")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("usage: core:log_level level=INT", done.stderr)
+        self.assertIn("did you mean `uptime`?", self.ssh("operator", "uptim").stderr)
+
+    def test_refused(self) -> None:
+        """Other keys, passwords and nothing at all do not come in, and the log says who tried."""
+        done = self.ssh("nobody", "ps")
+        self.assertEqual((done.returncode, done.stdout), (255, ""))
+        self.assertIn("Permission denied (publickey)", done.stderr)
+        self.assertRegex(self.child.text(), "manhole: someone is refused: no key ")
+        with open(self.folder / "keys", encoding="utf-8") as keys:
+            before = keys.read()
+        try:
+            (self.folder / "keys").write_text("\n".join(line for line in before.splitlines() if "operator@" not in line))
+            self.assertEqual(self.ssh("operator", "ps").returncode, 255)
+            os.chmod(self.folder / "keys", 0o666)
+            self.assertEqual(self.ssh("admin", "ps").returncode, 255)
+        finally:
+            os.chmod(self.folder / "keys", 0o600)
+            (self.folder / "keys").write_text(before)
+        self.assertEqual(self.ssh("operator", "ps").returncode, 0)
+
+    def test_nothing_else(self) -> None:
+        """No forwarding, no sftp."""
+        self.assertNotEqual(self.ssh("admin", "-s", "sftp").returncode, 0)
+        forward = ["-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1"]
+        done = subprocess.run([*self.command("admin")[:-1], *forward, f"someone@{HOST}", "ps"], capture_output=True, timeout=30)
+        self.assertNotEqual(done.returncode, 0)
+
+    def test_lines(self) -> None:
+        """The subsystem and a session without terminal take commands line by line."""
+        for words in (("-s", "mi"), ("-T",)):
+            text = "pwd --json\nnosuch\nversion\nquit\n"
+            arguments = self.command("operator")
+            command = [*arguments[:-1], *(("-s", arguments[-1], "mi") if words[0] == "-s" else ("-T", arguments[-1]))]
+            done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=30)
+            lines = done.stdout.splitlines()
+            self.assertRegex(lines[0], r'^\{"WD":')
+            self.assertIn("there is no command nosuch", lines[1])
+            self.assertRegex(lines[2], "^Server  sipgw")
+
+    def test_host_key(self) -> None:
+        """The server's key is made once, for nobody else to read."""
+        self.ssh("admin", "ps")
+        file = self.folder / "manhole_host_key"
+        self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600)
+        made = subprocess.run(["ssh-keygen", "-y", "-f", str(file)], capture_output=True, text=True, timeout=20, check=True)
+        self.assertIn(made.stdout.split()[1], (self.folder / "known_hosts").read_text())
+
+    def test_prompt(self) -> None:
+        """An operator with a terminal has the prompt of commands, completion, a history, no Python."""
+        with Terminal(self.terminal("operator")) as terminal:
+            terminal.until("mi> ")
+            terminal.type("upt\t")
+            terminal.until("uptime ")
+            terminal.type("\r")
+            terminal.until("Up since")
+            terminal.type("log_level \t\t")
+            terminal.until("level=  pid=")
+            terminal.type("\x03")
+            terminal.type("1 + 1\r")
+            terminal.until("there is no command 1")
+            terminal.type("\x1b[A")
+            terminal.until(r"mi> 1 \+ 1")
+            terminal.type("\x03\x04")
+            terminal.end()
+        self.assertIn("NOTICE: manhole: operator@desk: uptime", self.child.text())
+
+    def test_python(self) -> None:
+        """An admin with a terminal has a Python shell with the running server, each line of it in the log."""
+        with Terminal(self.terminal("admin")) as terminal:
+            terminal.until(">>> ")
+            terminal.type("6 * 7\r")
+            terminal.until("\n42")
+            terminal.type("mi('ps')\r")
+            terminal.until("attendant")
+            terminal.type("server.comm\t")
+            terminal.until("server.commands")
+            terminal.type(".names()[:1]\r")
+            terminal.until(r"\['[a-z]+:")
+            terminal.type("routes\r")
+            terminal.until(r"opensips\.cfg:\d+")
+            terminal.type("calls, registrations, transactions\r")
+            terminal.until(r"\(\(no calls\), \(no registrations\), \(no transactions\)\)")
+            terminal.type("mi('nosuch')\r")
+            terminal.until("MIError: -32601 Method not found")
+            terminal.type("for x in 'ab':\r  print(x + 'c')\r\r")
+            terminal.until("ac\r?\n.*bc")
+            terminal.type("import os; os.getpid()\r")
+            terminal.until(str(self.child.process.pid))
+            terminal.type("\x04")
+            terminal.end()
+        for line in ("admin@desk comes in, role admin", "admin@desk: >>> 6 * 7", "admin@desk leaves"):
+            wait_for(lambda line=line: line in self.child.text(), line)  # type: ignore[misc]
+        self.assertEqual(re.findall("Traceback|bug:", self.child.text()), [])
+
+
+class KeyTests(SynchronousTestCase):
+    """Files of keys."""
+
+    PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGf3VLlwD2oZkBoFm1CkZ2yvjZ5xJ8bF9h2jQ4tK3gkH"
+
+    def test_lines(self) -> None:
+        """Options, key, comment; anything else is refused."""
+        self.assertEqual(read_key(f"role=admin {self.PUBLIC} me at home")[1].name, "me at home")
+        self.assertEqual(read_key(f'role="operate" {self.PUBLIC} me')[1].role, "operate")
+        self.assertEqual(read_key(self.PUBLIC)[1].role, "operate")
+        for line in (
+            f"role=root {self.PUBLIC}", f"no-pty {self.PUBLIC}", f"role=admin,no-pty {self.PUBLIC}", "ssh-ed25519",
+            "ssh-ed25519 AAAA", "hello", "ssh-ed25519 !!!!", f"role=admin,from={self.PUBLIC}",
+        ):
+            with self.assertRaises(ValueError):
+                read_key(line)
+
+    def test_files(self) -> None:
+        """A file that others may write, or that is not there, or is wrong, is no file of keys."""
+        file = Path(self.mktemp())
+        file.write_text(f"{self.PUBLIC}\n")
+        os.chmod(file, 0o600)
+        self.assertEqual(len(read_keys(str(file))), 1)
+        os.chmod(file, 0o620)
+        with self.assertRaisesRegex(KeyFault, "can be written by others"):
+            read_keys(str(file))
+        os.chmod(file, 0o600)
+        file.write_text(f"{self.PUBLIC}\nnonsense\n")
+        with self.assertRaisesRegex(KeyFault, ":2: "):
+            read_keys(str(file))
+        with self.assertRaisesRegex(KeyFault, "No such file"):
+            read_keys(f"{file}.nosuch")
+
+    def test_host_key(self) -> None:
+        """It is made once; one that others can read, or that is none, is refused."""
+        file = Path(self.mktemp())
+        first = host_key(str(file))
+        self.assertEqual(host_key(str(file)), first)
+        os.chmod(file, 0o640)
+        with self.assertRaisesRegex(KeyFault, "can be read by others"):
+            host_key(str(file))
+        file.write_text("nonsense")
+        os.chmod(file, 0o600)
+        with self.assertRaisesRegex(KeyFault, "is no private key"):
+            host_key(str(file))
+        with self.assertRaisesRegex(KeyFault, "No such file"):
+            host_key("/nosuch/key")
