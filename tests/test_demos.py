@@ -26,7 +26,7 @@ class DemoTests(SynchronousTestCase):
         self.plays("sms", "alice writes: Hello from SIP", "your text was delivered", "writes: Hello back")
 
     def test_xmpp(self) -> None:
-        """A message each way between a phone and a Jabber client."""
+        """A message each way between a phone and a Jabber client, and a change of presence."""
         if missing():
             self.skipTest(missing())
-        self.plays("xmpp", "alice writes: Hello from SIP", "writes: Hello from Jabber")
+        self.plays("xmpp", "alice writes: Hello from SIP", "writes: Hello from Jabber", "romeo is away", "alice is available")

@@ -4,10 +4,11 @@ A sipgw runs the script beside this file, next to a private Prosody; alice has a
 
     alice Hello         alice's phone writes to romeo
     romeo Hello back    romeo writes to alice
+    away    here        romeo goes away, and comes back: alice's phone shows it
     stop    start       the XMPP server goes away, and comes back
     quit
 
-With ``DEMO_ONCE=1`` a message goes each way by itself; the status is 0 if they arrived."""
+With ``DEMO_ONCE=1`` a message goes each way by itself, and a change of presence; the status is 0 if they arrived."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from twisted.internet.task import react
 from twisted.protocols.basic import LineReceiver
 
 from sipgw.sip.message import Request, Response, parse
+from sipgw.sip.pidf import PIDF, Pidf
 from sipgw.sip.replies import respond_to
 from tests.servers.prosody import DOMAIN, missing, prosody
 from tests.xmpp.rig import Jabber
@@ -60,6 +62,8 @@ class Phone(DatagramProtocol):
     def __init__(self, server: int) -> None:
         self.server = server
         self.texts: list[str] = []
+        self.shown = ""
+        """What it shows of romeo."""
         self.statuses: dict[int, int] = {}
         self.number = 0
         self._known: set[str] = set()
@@ -80,7 +84,13 @@ class Phone(DatagramProtocol):
             self.show(message)
 
     def show(self, message: Request) -> None:
-        """Show a text, or that somebody writes one."""
+        """Show a text, that somebody writes one, or whether somebody is there."""
+        if message.method == "NOTIFY":
+            if message.body:
+                devices = Pidf.parse(message.body).tuples
+                self.shown = next((each.show or "available" for each in devices if each.open), "offline")
+                say(f"  alice's phone: romeo is {self.shown}")
+            return
         if message.header("content-type") == "application/im-iscomposing+xml":
             say("  alice's phone: romeo is writing" if b"active" in message.body else "  alice's phone: romeo is not writing")
             return
@@ -106,6 +116,12 @@ class Phone(DatagramProtocol):
         contact = f"Contact: <sip:alice@127.0.0.1:{transport.getHost().port}>\r\nExpires: 3600\r\n"
         return self.request("REGISTER", "sip:alice@sip.test", contact)
 
+    def subscribe(self) -> int:
+        """Ask whether romeo is there."""
+        transport: Any = self.transport
+        contact = f"Contact: <sip:alice@127.0.0.1:{transport.getHost().port}>\r\nExpires: 3600\r\n"
+        return self.request("SUBSCRIBE", f"sip:romeo@{DOMAIN}", f"{contact}Event: presence\r\nAccept: {PIDF}\r\n")
+
     def text(self, text: str) -> int:
         """Write to romeo."""
         return self.request("MESSAGE", f"sip:romeo@{DOMAIN}", "Content-Type: text/plain;charset=utf-8\r\n", text.encode())
@@ -117,7 +133,11 @@ class Client(Jabber):
     def outReceived(self, data: bytes) -> None:
         """Take what it tells."""
         before = len(self.bodies())
+        known = len(self.stanzas)
         super().outReceived(data)
+        for each in self.stanzas[known:]:
+            if each.tag == "{jabber:client}presence" and (each.get("from") or "").startswith("alice@sip.test/"):
+                say(f"  romeo's client: alice is {each.get('type', 'available')}")
         for text in self.bodies()[before:]:
             say(f"  romeo's client: alice writes: {text}")
 
@@ -169,6 +189,9 @@ class Demo:
         await self.until(lambda: self.romeo.online, "romeo's client is online")
         number = self.phone.register()
         await self.until(lambda: self.phone.statuses.get(number) == 200, "alice's phone registers")
+        self.phone.subscribe()
+        await self.until(lambda: self.phone.shown == "available", "alice's phone shows romeo as available")
+        self.romeo.send("<presence to='alice@sip.test' type='subscribe'/>")
         say(f"alice@sip.test has a SIP phone (127.0.0.1:{self.port}); romeo@{DOMAIN} has a Jabber client")
 
     async def once(self) -> None:
@@ -182,6 +205,10 @@ class Demo:
         say(f"romeo -> alice: {answer}")
         self.romeo.text(answer)
         await self.until(lambda: self.phone.texts == [answer], "alice has the answer")
+        say("romeo goes away")
+        self.romeo.send("<presence><show>away</show></presence>")
+        await self.until(lambda: self.phone.shown == "away", "alice's phone shows romeo as away")
+        await self.until(lambda: self.romeo.saying(".[@from='alice@sip.test/sip']"), "romeo sees that alice has a phone")
         say("All of it arrived.")
 
     def line(self, line: str) -> None:
@@ -191,12 +218,16 @@ class Demo:
             self.phone.text(text)
         elif who == "romeo" and text:
             self.romeo.text(text)
+        elif who == "away":
+            self.romeo.send("<presence><show>away</show></presence>")
+        elif who == "here":
+            self.romeo.send("<presence/>")
         elif who == "stop":
             prosody().kill()
         elif who == "start":
             prosody().start()
         elif who:
-            say("Write: alice Hello    or: romeo Hello back    or: stop, start (the XMPP server)    or: quit")
+            say("Write: alice Hello    or: romeo Hello back    or: away, here    or: stop, start (the XMPP server)    or: quit")
 
     async def stop(self) -> None:
         """End all, and leave nothing behind."""

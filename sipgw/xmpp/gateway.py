@@ -21,6 +21,7 @@ from sipgw.xmpp.disco import answer
 from sipgw.xmpp.link import Down, Link
 from sipgw.xmpp.message import Page, failure_note, is_carbon, receipt, stamp_delay, to_sip, to_stanza, wants_receipt
 from sipgw.xmpp.queue import Item, Queue
+from sipgw.xmpp.roster import Roster
 from sipgw.xmpp.stanza import Element, child, error_of, error_to, local_name
 
 __all__ = ["Gateway", "GatewaySettings", "Origin", "Sip"]
@@ -92,6 +93,8 @@ class Gateway:
         self.links: dict[str, Link] = {}
         self.queue: Queue | None = None
         """Where messages wait while the server is away; None: they are answered 480."""
+        self.roster: Roster | None = None
+        """Who watches whom; None: presence goes neither way."""
         self._flushing: set[str] = set()
         self.counts = dict.fromkeys(("sent", "received", "failed", "refused", "dropped"), 0)
         self._waiting: dict[tuple[str, str], list[Element]] = {}
@@ -104,6 +107,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """Leave."""
+        if self.roster is not None:
+            self.roster.leave()
         for link in self.links.values():
             await link.stop()
 
@@ -211,12 +216,16 @@ class Gateway:
         self.user.log(2, f"xmpp: connected to {link.settings.host}:{link.settings.port} as {link.settings.domain}")
         self.tell("E_XMPP_LINK", domain=link.settings.domain, state="up", reason="")
         self._flush(link.settings.domain)
+        if self.roster is not None:
+            self.roster.up(link.settings.domain)
 
     def down(self, link: Link, reason: str) -> None:
         """The server is not there."""
         if not link.stopped:
             self.user.log_rarely(("xmpp link", link.settings.domain, reason), 0, f"xmpp: {link.settings.domain}: down: {reason}")
         self.tell("E_XMPP_LINK", domain=link.settings.domain, state="stopped" if link.stopped else "down", reason=reason)
+        if self.roster is not None:
+            self.roster.down(link.settings.domain)
 
     def came(self, link: Link, element: Element) -> None:
         """Take a stanza. Only for users of the component, and only from others."""
@@ -231,6 +240,11 @@ class Gateway:
         name = local_name(element)
         if name == "message":
             self._message(link, element, sender, receiver)
+        elif name == "presence":
+            if self.roster is not None:
+                self.roster.came(element, sender, receiver)
+            elif element.get("type") == "subscribe":
+                self.say(link, error_to(element, 501))
         elif name == "iq":
             said = answer(element, receiver)
             if said is not None:

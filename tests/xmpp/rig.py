@@ -144,6 +144,7 @@ class Gatewayed(TestCase):
         text = text.replace("route {", f"{self.MORE}\nroute {{", 1)
         script = self.folder / "opensips.cfg"
         script.write_text(self.script(text), encoding="utf-8")
+        self.leaving = False
         self.child = twistd(["sipgw", "-c", str(script)], self.folder)
 
     def script(self, text: str) -> str:
@@ -154,12 +155,18 @@ class Gatewayed(TestCase):
         """Stop all."""
         for each in self.jabbers.values():
             await each.stop()
-        self.child.process.terminate()
+        self.leave()
         status = await deferToThread(self.child.wait)
         await self.listening.stopListening()
         self.assertEqual(status, 0, self.child.text())
         self.assertNotIn("Traceback", self.child.text())
         self.assertNotIn("bug: ", self.child.text())
+
+    def leave(self) -> None:
+        """Tell the server to end, once."""
+        if not self.leaving:
+            self.leaving = True
+            self.child.process.terminate()
 
     async def until(self, condition: Any) -> Any:
         """Wait until ``condition`` holds; its value."""
@@ -177,14 +184,18 @@ class Gatewayed(TestCase):
         self.reactor.callLater(0.01, tick.callback, None)
         await tick
 
-    async def ask(self, method: str, uri: str, headers: str = "", body: bytes = b"", sender: str = "alice") -> Response:
+    async def ask(
+        self, method: str, uri: str, headers: str = "", body: bytes = b"", sender: str = "alice", to: str = "", call_id: str = "",
+        tag: str = "",
+    ) -> Response:
         """The final response to a request of the phone's; sent again while the server is not there yet."""
         self.number += 1
         number = self.number
         own = self.listening.getHost().port
         text = (
             f"{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{own};branch=z9hG4bK{number}\r\nMax-Forwards: 70\r\n"
-            f"From: <sip:{sender}@{COMPONENT}>;tag=a{number}\r\nTo: <{uri}>\r\nCall-ID: c{number}\r\n"
+            f"From: <sip:{sender}@{COMPONENT}>;tag={tag or f'a{number}'}\r\nTo: {to or f'<{uri}>'}\r\n"
+            f"Call-ID: {call_id or f'c{number}'}\r\n"
             f"CSeq: {number} {method}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
         )
         end = self.reactor.seconds() + PATIENCE
@@ -206,9 +217,9 @@ class Gatewayed(TestCase):
         body = text.encode() if isinstance(text, str) else text
         return await self.ask("MESSAGE", f"sip:{to}@{DOMAIN}", f"Content-Type: {kind}\r\n{headers}", body)
 
-    async def register(self, name: str = "alice") -> None:
+    async def register(self, name: str = "alice", expires: int = 600) -> None:
         """Register the phone."""
         own = self.listening.getHost().port
-        contact = f"Contact: <sip:{name}@127.0.0.1:{own}>\r\nExpires: 600\r\n"
+        contact = f"Contact: <sip:{name}@127.0.0.1:{own}>\r\nExpires: {expires}\r\n"
         response = await self.ask("REGISTER", f"sip:{name}@{COMPONENT}", contact, sender=name)
         self.assertEqual(response.status, 200)

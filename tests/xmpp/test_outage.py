@@ -147,7 +147,7 @@ class QueueTests(Gatewayed):
         await gatherResults([Deferred.fromCoroutine(some(10, 10)), deferToThread(prosody().stop)])
         await self.until(lambda: "down: " in self.child.text())
         await some(20, 10)
-        self.child.process.terminate()
+        self.leave()
         self.assertEqual(await deferToThread(self.child.wait), 0)
         self.start()
         await some(30, 5)

@@ -1,0 +1,1 @@
+"""Presence: who wants to know of whom (RFC 6665), told to phones."""

@@ -1,0 +1,201 @@
+"""A notifier on a clock of the test's own: what phones ask, what they are told, and when it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from sipgw.presence.subscriptions import Subscriptions
+from sipgw.sip.errors import SipError
+from sipgw.sip.message import Request, parse
+
+
+class Layer:
+    """Makes branches."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def new_branch(self) -> str:
+        self.number += 1
+        return f"z9hG4bKxx{self.number}"
+
+
+class Timer:
+    """What ``after`` returns."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def cancel(self) -> None:
+        if self.call.active():
+            self.call.cancel()
+
+
+class User:
+    """As much of a transaction user as a notifier asks for."""
+
+    def __init__(self) -> None:
+        self.time = Clock()
+        self.layer = Layer()
+        self.replies: list[tuple[int, str, str]] = []
+        self.lines: list[str] = []
+
+    def clock(self) -> float:
+        return float(self.time.seconds())
+
+    def after(self, seconds: float, call: Any) -> Timer:
+        return Timer(self.time.callLater(seconds, call, 0.0))
+
+    def reply(self, run: Any, status: int, reason: str, *, to_tag: str = "", headers: str = "") -> None:
+        self.replies.append((status, to_tag, headers))
+
+    def launch(self, coroutine: Any) -> None:
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            pass
+
+    def log_rarely(self, key: Any, level: int, text: str) -> None:
+        self.lines.append(text)
+
+
+class Socket:
+    """Where a request came in."""
+
+    transport, host, port, advertised_host, advertised_port = "udp", "192.0.2.1", 5060, "", 0
+
+
+class Flow:
+    """The way that it came."""
+
+    socket, transport = Socket(), "udp"
+
+
+class Run:
+    """One pass of a request."""
+
+    flow = Flow()
+
+    def __init__(self, message: Request) -> None:
+        self.message = message
+        self.uri = message.uri
+
+
+class NotifierTests(SynchronousTestCase):
+    """RFC 6665 4.2."""
+
+    def setUp(self) -> None:
+        """A notifier of one thing."""
+        self.user = User()
+        self.sent: list[Request] = []
+        self.answers: list[Any] = []
+        self.state = "active"
+        self.interest: list[tuple[str, str]] = []
+        self.fault: SipError | None = None
+        self.subscriptions = Subscriptions(self.user, self.send, self, "application/pidf+xml")
+
+    async def send(self, request: Request, answer: Any, next_hop: str, socket: Any) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.sent.append(request)
+        self.answers.append(answer)
+
+    def told(self, key: Any) -> tuple[str, bytes, str]:
+        return self.state, b"<presence/>", "application/pidf+xml"
+
+    def wanted(self, key: Any) -> None:
+        self.interest.append(("wanted", key))
+
+    def unwanted(self, key: Any) -> None:
+        self.interest.append(("unwanted", key))
+
+    def ask(self, expires: int = 600, cseq: int = 1, tag: str = "", call_id: str = "c1") -> tuple[int, str, str]:
+        """A SUBSCRIBE of the phone; what is answered."""
+        to = f";tag={tag}" if tag else ""
+        made = parse((
+            "SUBSCRIBE sip:romeo@jabber.test SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n"
+            f"From: <sip:alice@sip.test>;tag=a\r\nTo: <sip:romeo@jabber.test>{to}\r\nCall-ID: {call_id}\r\n"
+            f"CSeq: {cseq} SUBSCRIBE\r\nRecord-Route: <sip:p1.test;lr>\r\nContact: <sip:alice@192.0.2.9>\r\n"
+            f"Event: presence;id=7\r\nExpires: {expires}\r\nContent-Length: 0\r\n\r\n"
+        ).encode())
+        assert isinstance(made, Request)
+        run: Any = Run(made)
+        self.subscriptions.take(run, lambda request: "key")
+        return self.user.replies[-1]
+
+    def states(self) -> list[str]:
+        """The states that were told."""
+        return [each.header("subscription-state") or "" for each in self.sent]
+
+    def test_life(self) -> None:
+        """Made, told, refreshed, ended by time."""
+        status, tag, headers = self.ask()
+        self.assertEqual((status, headers), (
+            200, "Record-Route: <sip:p1.test;lr>\r\nContact: <sip:romeo@192.0.2.1:5060>\r\nExpires: 600\r\n",
+        ))
+        notify = self.sent[0]
+        self.assertEqual((notify.uri, notify.header("route"), notify.header("event")), (
+            "sip:alice@192.0.2.9", "<sip:p1.test;lr>", "presence;id=7",
+        ))
+        self.assertEqual((notify.from_tag, notify.to_tag, self.states()), (tag, "a", ["active;expires=600"]))
+        self.answers[0](200, None)
+        self.user.time.advance(500)
+        self.assertEqual(self.ask(300, 2, tag)[0], 200)
+        self.answers[1](200, None)
+        self.user.time.advance(299)
+        self.assertEqual(self.states()[1:], ["active;expires=300"])
+        self.user.time.advance(2)
+        self.assertEqual(self.states()[2:], ["terminated;reason=timeout"])
+        self.assertEqual(self.interest, [("wanted", "key"), ("wanted", "key"), ("unwanted", "key")])
+        self.assertEqual(self.ask(300, 3, tag)[0], 481)
+        self.assertEqual((self.subscriptions.count, self.user.time.getDelayedCalls()), (0, []))
+
+    def test_one_at_a_time(self) -> None:
+        """Changes while a NOTIFY is under way go with the next; they are numbered in order."""
+        self.ask()
+        for _ in range(5):
+            self.subscriptions.changed("key")
+        self.assertEqual(len(self.sent), 1)
+        self.answers[0](200, None)
+        self.answers[1](200, None)
+        self.assertEqual([each.cseq.number for each in self.sent], [1, 2])
+
+    def test_repeated(self) -> None:
+        """The same request again is answered the same, and makes no second subscription."""
+        first = self.ask()
+        self.assertEqual(self.ask(), first)
+        self.assertEqual(self.subscriptions.count, 1)
+        self.assertEqual(self.ask(cseq=2)[0], 500)
+        self.assertEqual(self.ask(cseq=1, call_id="c2")[0], 200)
+        self.assertEqual(self.subscriptions.of("key"), 2)
+
+    def test_phone_is_gone(self) -> None:
+        """A NOTIFY that is answered 481, or not at all, ends it; one that could not be sent just now does not."""
+        for status in (481, 408):
+            self.ask()
+            self.answers[-1](status, None)
+            self.assertEqual((self.subscriptions.count, self.interest[-1]), (0, ("unwanted", "key")))
+        self.ask()
+        self.answers[-1](503, None)
+        self.assertEqual(self.subscriptions.count, 1)
+        self.fault = SipError("No Way", 503)
+        self.subscriptions.changed("key")
+        self.assertEqual((self.subscriptions.count, self.user.lines), (1, ["no NOTIFY can be sent: No Way"]))
+
+    def test_rejected(self) -> None:
+        """The source ends it, and so do we when we leave; a fetch (Expires: 0) is told once."""
+        self.ask()
+        self.answers[0](200, None)
+        self.state = "terminated;reason=rejected"
+        self.subscriptions.changed("key")
+        self.assertEqual((self.states()[1:], self.subscriptions.count), (["terminated;reason=rejected"], 0))
+        self.state = "active"
+        self.ask(0, call_id="c3")
+        self.assertEqual((self.states()[2:], self.subscriptions.count), (["terminated;reason=timeout"], 0))
+        self.ask(call_id="c4")
+        self.subscriptions.end_all("deactivated")
+        self.answers[-1](200, None)
+        self.assertEqual((self.states()[4:], self.subscriptions.count), (["terminated;reason=deactivated"], 0))
