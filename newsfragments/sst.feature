@@ -1,0 +1,1 @@
+sst keeps session timers (RFC 4028): it asks for one, writes it into the 200 of a callee that knows none, refuses too short ones with 422, and ends calls that nobody refreshes; see examples/session-timers.cfg.
