@@ -1,12 +1,14 @@
 """What a server can truly say of itself in OpenSIPS's groups core, net, load, shmem, rpmem and pkmem.
 
 sipgw is one process without an allocator of its own, so the two kinds of memory are both the memory that the process has: *used*
-is what the kernel keeps resident for it, *total* what it may grow to, and fragments are not known, so there is no such statistic.
-Nothing is kept over a restart (rpmem). Load is the share of one processor, in percent. All is read when it is asked for; only the
-load takes a note every second."""
+is what the kernel keeps resident for it, *total* what it may grow to, *fragments* the free pieces of the C library's heap (there
+is no such statistic where the library is not glibc; Python's own small objects live elsewhere). Nothing is kept over a restart
+(rpmem). Load is the share of one processor, in percent. All is read when it is asked for; only the load takes a note every
+second."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import socket
@@ -73,12 +75,15 @@ def register_core_statistics(statistics: Statistics, user: Around, load: Load | 
     for transport in ("udp", "tcp", "tls"):
         statistics.gauge("net", f"waiting_{transport}", partial(_waiting, user, transport))
     total = memory_limit()
+    count = counts_fragments()
     for group, prefix in (("shmem", ""), ("pkmem", "0-")):
         statistics.gauge(group, f"{prefix}total_size", lambda: total)
         statistics.gauge(group, f"{prefix}used_size", resident)
         statistics.gauge(group, f"{prefix}real_used_size", resident)
         statistics.gauge(group, f"{prefix}max_used_size", most_resident)
         statistics.gauge(group, f"{prefix}free_size", lambda: max(0, total - resident()))
+        if count is not None:
+            statistics.gauge(group, f"{prefix}fragments", count)
     for name in ("total_size", "used_size", "real_used_size", "fragments", "max_used_size", "free_size"):
         statistics.gauge("rpmem", f"rpm_{name}", lambda: 0)
     for suffix in ("-proc-0", "", "-all"):
@@ -92,6 +97,30 @@ def resident() -> int:
     """Octets of memory that this process has now."""
     with open("/proc/self/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * _PAGE
+
+
+class _Mallinfo2(ctypes.Structure):
+    """What glibc's ``mallinfo2`` answers (malloc.h): ``ordblks`` and ``smblks`` are the numbers of free pieces."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def counts_fragments() -> Callable[[], int] | None:
+    """What counts the free pieces of the C library's heap; None where the library cannot (glibc before 2.33, musl)."""
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError):
+        return None
+    mallinfo2.restype = _Mallinfo2
+
+    def count() -> int:
+        found = mallinfo2()
+        return int(found.ordblks) + int(found.smblks)
+
+    return count
 
 
 def most_resident() -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import socket
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from sipgw.core.measures import (
     Load,
+    counts_fragments,
     memory_limit,
     most_resident,
     register_core_statistics,
@@ -77,6 +79,22 @@ class MemoryTests(SynchronousTestCase):
         self.assertGreaterEqual(most_resident() + 4 * 1024 * 1024, after)
         self.assertLess(after, memory_limit())
 
+    def test_fragments(self) -> None:
+        """Pieces that are freed in the C library's heap, and have others around them, are counted."""
+        count = counts_fragments()
+        if count is None:
+            raise SkipTest("this C library does not count them")
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        pieces = [libc.malloc(3000) for _ in range(2000)]
+        before = count()
+        for piece in pieces[::2]:
+            libc.free(piece)
+        after = count()
+        for piece in pieces[1::2]:
+            libc.free(piece)
+        self.assertGreater(after - before, 500)
+
     def test_limit(self) -> None:
         """The cgroup's limit counts if it is less; "max" or no cgroup is none."""
         path = self.mktemp()
@@ -129,6 +147,7 @@ class RegisterTests(SynchronousTestCase):
         register_core_statistics(statistics, FakeUser())
         names = {f"{s.group}:{s.name}" for s in statistics}
         memory = {"total_size", "used_size", "real_used_size", "max_used_size", "free_size"}
+        memory |= {"fragments"} if counts_fragments() is not None else set()
         self.assertEqual(
             names,
             {"core:timestamp", "net:waiting_udp", "net:waiting_tcp", "net:waiting_tls", "load:processes_number"}
