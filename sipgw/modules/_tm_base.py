@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -209,10 +210,11 @@ class TmBase(Module):
         kept: dict[str, Any] | None = None,
         dialog: Dialog | None = None,
         timeout: float | None = None,
+        acknowledge: Callable[[Response], None] | None = None,
     ) -> bool:
         """Send a request of our own; ``answer`` hears what comes back. False if ``local_route`` dropped it; ``NoWay``.
 
-        ``kept``, ``dialog``: see ``originate``; ``timeout``: seconds to wait for an answer, if not ``fr_timeout``."""
+        ``kept``, ``dialog``, ``acknowledge``: see ``originate``. ``timeout``: seconds to wait, if not ``fr_timeout``."""
         user: TransactionUser = self.server.user
 
         def answered(status: int, response: Response | None) -> None:
@@ -225,7 +227,7 @@ class TmBase(Module):
         owner = await originate(
             user, request, answered, next_hop=next_hop, socket=socket, avps=avps,
             timeout=self.fr_timeout if timeout is None else timeout, invite_timeout=self.fr_inv_timeout,
-            kept=kept, dialog=dialog, shown_to=user.routes.named.get(self.local_request_route),
+            kept=kept, dialog=dialog, acknowledge=acknowledge, shown_to=user.routes.named.get(self.local_request_route),
         )
         if owner is None:
             return False

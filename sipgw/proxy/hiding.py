@@ -142,6 +142,11 @@ def _chosen(params: str | None, names: frozenset[str]) -> str:
     return "".join(f";{part}" for part in params.split(";") if part.partition("=")[0].strip().lower() in names)
 
 
+def own_contact(socket: Any, user: str = "") -> str:
+    """A Contact at ``socket``."""
+    return f"<sip:{user}@{own_address(socket)}>" if user else f"<sip:{own_address(socket)}>"
+
+
 def own_user(message: Message) -> str:
     """The user of the first Contact, as it is written."""
     try:
@@ -415,5 +420,5 @@ def names_of(text: str) -> frozenset[str]:
 
 __all__ = [
     "HIDDEN", "LETTERS", "HiddenCalls", "HiddenContacts", "HideFlag", "Passed", "Side", "fit_user", "hide_request",
-    "hide_response", "names_of", "send_along",
+    "hide_response", "names_of", "own_contact", "send_along",
 ]

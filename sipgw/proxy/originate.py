@@ -32,14 +32,16 @@ class LocalOwner:
     acknowledged (RFC 3261 13.2.2.4)."""
 
     __slots__ = (
-        "__weakref__", "_acks", "_answer", "_cancelled", "_client", "_dialog", "_ended", "_flow", "_heard", "_run", "_spare",
-        "_timeouts",
+        "__weakref__", "_acknowledge", "_acks", "_answer", "_cancelled", "_client", "_dialog", "_ended", "_flow", "_heard",
+        "_run", "_spare", "_timeouts",
     )
 
     def __init__(
-        self, run: Run, answer: Answer, spare: list[Target], timeouts: tuple[float, float], dialog: Dialog | None = None
+        self, run: Run, answer: Answer, spare: list[Target], timeouts: tuple[float, float], dialog: Dialog | None = None,
+        acknowledge: Callable[[Response], None] | None = None,
     ) -> None:
         self._run = run
+        self._acknowledge = acknowledge
         self._answer = answer
         self._spare = spare
         self._timeouts = timeouts
@@ -95,7 +97,9 @@ class LocalOwner:
         """Take a response from the layer."""
         status = response.status
         client = self._client
-        if 200 <= status < 300 and response.method == "INVITE":
+        if 200 <= status < 300 and response.method == "INVITE" and self._acknowledge is not None:
+            self._acknowledge(response)
+        elif 200 <= status < 300 and response.method == "INVITE":
             if self._acks is None and client is not None:
                 self._acks = Acknowledgements(self._run.user, client.sent, self._dialog)
             if self._acks is not None:
@@ -176,6 +180,7 @@ def new_request(
     body: bytes = b"",
     call_id: str = "",
     cseq: int = 10,
+    max_forwards: int = 70,
 ) -> Request:
     """Write a request outside of any dialog, without a Via yet; ``from_`` and ``to`` are URIs or name-addrs.
 
@@ -188,7 +193,7 @@ def new_request(
     tag = "" if ";tag=" in from_.rpartition(">")[2] else f";tag={token[:12]}"
     text = (
         f"{method} {uri} SIP/2.0\r\nFrom: {from_}{tag}\r\nTo: {to}\r\n"
-        f"Call-ID: {call_id or token}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n{headers}"
+        f"Call-ID: {call_id or token}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: {max_forwards}\r\n{headers}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     made = parse(text.encode("utf-8", "surrogateescape") + body)
@@ -218,11 +223,13 @@ async def originate(
     shown_to: Route | None = None,
     kept: dict[str, Any] | None = None,
     dialog: Dialog | None = None,
+    acknowledge: Callable[[Response], None] | None = None,
 ) -> LocalOwner | None:
     """Send ``request`` after its ``local_route``; ``answer`` hears each response. None if that dropped it; ``NoWay``.
 
     ``shown_to``: a route that sees what is sent and can change nothing of it. ``kept``: what modules keep with its run.
-    ``dialog``: in which an INVITE is sent; it says where the ACK to a 2xx goes."""
+    ``dialog``: in which an INVITE is sent; it says where the ACK to a 2xx goes.
+    ``acknowledge``: is given each 2xx of an INVITE in the place of that."""
     run = Run(request, RouteKind.LOCAL, None, user.clock(), user)
     run.dst_uri = next_hop
     run.send_socket = socket
@@ -245,7 +252,7 @@ async def originate(
     data = write_relayed(run, flow, branch)
     if shown_to is not None:
         await user.run_route(shown_to, Run(parse(data), RouteKind.LOCAL, None, user.clock(), user))
-    owner = LocalOwner(run, answer, spare, (timeout, invite_timeout), dialog)
+    owner = LocalOwner(run, answer, spare, (timeout, invite_timeout), dialog, acknowledge)
     if not owner.send(flow, branch, data):
         raise NoWay(*NOT_SENT)
     return owner

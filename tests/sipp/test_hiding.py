@@ -40,6 +40,11 @@ class HidingTests(SippTestCase):
         with closing(sqlite3.connect(self.database)) as database:
             return database.execute("select state from dialog").fetchall() == [(4,)]
 
+    def seen(self):
+        """What the callee must see."""
+        port = str(self.server.port)
+        return {"server": port, "contact": f"alice@{HOST}:{port};did=", "call_id": "DLGCH_"}
+
     def play(self, callee, caller, **options):
         """Let the two play; all calls succeed."""
         answering = self.sipp(callee, port=self.next_hop, calls=CALLS, **options)
@@ -50,7 +55,7 @@ class HidingTests(SippTestCase):
 
     def test_calls(self):
         """Calls that the caller ends."""
-        self.play("callee-hidden-from", "caller-talks", server=str(self.server.port))
+        self.play("callee-hidden-from", "caller-talks", **self.seen())
 
     def test_callee_hangs_up(self):
         """Calls that the callee ends."""
@@ -58,7 +63,7 @@ class HidingTests(SippTestCase):
 
     def test_restart(self):
         """The server is killed while they talk: the BYE finds its way through the next one."""
-        callee = self.sipp("callee-hidden-from", port=self.next_hop, server=str(self.server.port))
+        callee = self.sipp("callee-hidden-from", port=self.next_hop, **self.seen())
         caller = self.calling("caller-talks", talk="3000", ringing_optional="true")
         wait_for(self.is_confirmed, "the call is answered, and written")
         port = self.server.port

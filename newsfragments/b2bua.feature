@@ -1,0 +1,1 @@
+b2b_entities and b2b_logic make sipgw a back-to-back user agent: the scenario "top hiding", or requests and replies within calls given to routes of the script (b2b_server_new, b2b_client_new, b2b_init_request, b2b_pass_request, b2b_handle_reply, b2b_send_reply, b2b_end_dlg_leg); see examples/b2bua.cfg and docs/states/b2bua.md.

@@ -1,0 +1,193 @@
+"""The legs of a back-to-back call: one dialog each, and the table of its states. Pure.
+
+A *server* leg was begun by an INVITE that came, a *client* leg by one that we sent. ``TABLE`` is the whole state machine: for the
+role, the state and what happens it gives the state that follows and what is to be done, in order; where nothing is said, nothing
+happens. Two rules of RFC 3261 15 make it longer than one would think: the called side may not send BYE before its 2xx is
+acknowledged (``PARTING`` waits for that), and a 2xx that crosses our CANCEL must be acknowledged and hung up on.
+
+``python -m sipgw.b2bua.legs`` writes the diagram (docs/states/b2bua.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from sipgw.sip.dialog import Dialog
+
+if TYPE_CHECKING:
+    from sipgw.b2bua.session import Exchange
+    from sipgw.sip.message import Request
+
+
+class Role(Enum):
+    """Who began the dialog."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+class State(Enum):
+    """How far a leg is."""
+
+    INVITED = "invited"
+    """Server: the INVITE has no final answer yet."""
+    CALLING = "calling"
+    """Client: the INVITE has been sent."""
+    RINGING = "ringing"
+    """Client: a provisional response has come."""
+    CANCELLING = "cancelling"
+    """Client: the INVITE is cancelled, its final response has not come."""
+    ANSWERED = "answered"
+    """There was a 2xx, and no ACK yet: from the caller, or from us."""
+    PARTING = "parting"
+    """Server: a BYE is to be sent as soon as the ACK is there."""
+    TALKING = "talking"
+    LEAVING = "leaving"
+    """Our BYE has been sent."""
+    OVER = "over"
+
+
+class Event(Enum):
+    """What happens to a leg."""
+
+    PROVISIONAL = "1xx"
+    SUCCESS = "2xx"
+    FAILURE = "3xx-6xx"
+    """Of the INVITE: sent by us on a server leg, received on a client leg."""
+    ACK = "ACK"
+    """Received on a server leg; on a client leg: the time to send it has come."""
+    NO_ACK = "no ACK"
+    """It has not come in 64*T1 (RFC 3261 13.3.1.4)."""
+    CANCEL = "CANCEL"
+    BYE = "BYE"
+    LEAVE = "leave"
+    """The leg is to end, because the other one has, or somebody wants so."""
+    LEFT = "left"
+    """Our BYE has been answered, or nobody will answer it."""
+
+
+class Do(Enum):
+    """What is done when a state changes."""
+
+    REPLY = "reply"
+    """Give the INVITE the response that is at hand."""
+    REFUSE = "reply 487 or why"
+    """Give the INVITE a final response: 487 if it was cancelled, else why it ends."""
+    AGREE = "200 to BYE"
+    ACKNOWLEDGE = "send ACK"
+    CANCEL = "send CANCEL"
+    HANG_UP = "send BYE"
+
+
+_A, _B = Role.SERVER, Role.CLIENT
+_S, _E = State, Event
+
+TABLE: Final[Mapping[tuple[Role, State, Event], tuple[State, tuple[Do, ...]]]] = {
+    (_A, _S.INVITED, _E.PROVISIONAL): (_S.INVITED, (Do.REPLY,)),
+    (_A, _S.INVITED, _E.SUCCESS): (_S.ANSWERED, (Do.REPLY,)),
+    (_A, _S.INVITED, _E.FAILURE): (_S.OVER, (Do.REPLY,)),
+    (_A, _S.INVITED, _E.CANCEL): (_S.OVER, (Do.REFUSE,)),
+    (_A, _S.INVITED, _E.BYE): (_S.OVER, (Do.AGREE, Do.REFUSE)),
+    (_A, _S.INVITED, _E.LEAVE): (_S.OVER, (Do.REFUSE,)),
+    (_A, _S.ANSWERED, _E.ACK): (_S.TALKING, ()),
+    (_A, _S.ANSWERED, _E.NO_ACK): (_S.LEAVING, (Do.HANG_UP,)),
+    (_A, _S.ANSWERED, _E.BYE): (_S.OVER, (Do.AGREE,)),
+    (_A, _S.ANSWERED, _E.LEAVE): (_S.PARTING, ()),
+    (_A, _S.PARTING, _E.ACK): (_S.LEAVING, (Do.HANG_UP,)),
+    (_A, _S.PARTING, _E.NO_ACK): (_S.LEAVING, (Do.HANG_UP,)),
+    (_A, _S.PARTING, _E.BYE): (_S.OVER, (Do.AGREE,)),
+    (_A, _S.TALKING, _E.NO_ACK): (_S.LEAVING, (Do.HANG_UP,)),
+    (_A, _S.TALKING, _E.BYE): (_S.OVER, (Do.AGREE,)),
+    (_A, _S.TALKING, _E.LEAVE): (_S.LEAVING, (Do.HANG_UP,)),
+    (_A, _S.LEAVING, _E.BYE): (_S.LEAVING, (Do.AGREE,)),
+    (_A, _S.LEAVING, _E.LEFT): (_S.OVER, ()),
+    (_B, _S.CALLING, _E.PROVISIONAL): (_S.RINGING, ()),
+    (_B, _S.CALLING, _E.SUCCESS): (_S.ANSWERED, ()),
+    (_B, _S.CALLING, _E.FAILURE): (_S.OVER, ()),
+    (_B, _S.CALLING, _E.LEAVE): (_S.CANCELLING, (Do.CANCEL,)),
+    (_B, _S.RINGING, _E.SUCCESS): (_S.ANSWERED, ()),
+    (_B, _S.RINGING, _E.FAILURE): (_S.OVER, ()),
+    (_B, _S.RINGING, _E.LEAVE): (_S.CANCELLING, (Do.CANCEL,)),
+    (_B, _S.CANCELLING, _E.SUCCESS): (_S.LEAVING, (Do.ACKNOWLEDGE, Do.HANG_UP)),
+    (_B, _S.CANCELLING, _E.FAILURE): (_S.OVER, ()),
+    (_B, _S.ANSWERED, _E.ACK): (_S.TALKING, (Do.ACKNOWLEDGE,)),
+    (_B, _S.ANSWERED, _E.BYE): (_S.OVER, (Do.ACKNOWLEDGE, Do.AGREE)),
+    (_B, _S.ANSWERED, _E.LEAVE): (_S.LEAVING, (Do.ACKNOWLEDGE, Do.HANG_UP)),
+    (_B, _S.TALKING, _E.NO_ACK): (_S.LEAVING, (Do.HANG_UP,)),
+    (_B, _S.TALKING, _E.BYE): (_S.OVER, (Do.AGREE,)),
+    (_B, _S.TALKING, _E.LEAVE): (_S.LEAVING, (Do.HANG_UP,)),
+    (_B, _S.LEAVING, _E.BYE): (_S.LEAVING, (Do.AGREE,)),
+    (_B, _S.LEAVING, _E.LEFT): (_S.OVER, ()),
+}
+
+
+class Leg:
+    """One dialog of a back-to-back call.
+
+    ``key``: its name, which is our tag on a server leg and the Call-ID on a client leg. ``id``: what the script calls it.
+    ``dialog``: None until a response with a tag has come. ``token``: the transaction of the INVITE, while it has no final answer.
+    ``invite``: the INVITE that began it. ``exchange``: the re-INVITE that is going on, whoever sent it."""
+
+    __slots__ = (
+        "acknowledged", "acks", "contact", "dialog", "exchange", "forks", "id", "invite", "key", "role", "socket", "state",
+        "token",
+    )
+
+    def __init__(self, key: str, role: Role, invite: Request, *, id: str = "", socket: Any = None, contact: str = "") -> None:
+        self.key = key
+        self.id = id
+        self.role = role
+        self.state = State.INVITED if role is Role.SERVER else State.CALLING
+        self.invite = invite
+        self.dialog: Dialog | None = None
+        self.socket = socket
+        self.contact = contact
+        self.token: Any = None
+        self.exchange: Exchange | None = None
+        self.acknowledged = False
+        """Client: our ACK to the 2xx of the first INVITE has been sent."""
+        self.acks: dict[tuple[str, int], Any] = {}
+        """What the port keeps of the ACKs that it has sent."""
+        self.forks: dict[str, Dialog] = {}
+        """Client: dialogs of other phones that have answered too, and have been hung up on, by their tags."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be done."""
+        return self.state is State.OVER
+
+    def step(self, event: Event) -> tuple[Do, ...] | None:
+        """Go on; what is to be done, None if ``event`` means nothing now."""
+        row = TABLE.get((self.role, self.state, event))
+        if row is None:
+            return None
+        self.state = row[0]
+        return row[1]
+
+
+def diagram(role: Role) -> str:
+    """The table of ``role`` as a Mermaid diagram."""
+    first = State.INVITED if role is Role.SERVER else State.CALLING
+    lines = ["stateDiagram-v2", f"    [*] --> {first.value}"]
+    for (its, before, event), (after, actions) in TABLE.items():
+        if its is role:
+            done = ", ".join(action.value for action in actions)
+            lines.append(f"    {before.value} --> {after.value}: {event.value}{' / ' if done else ''}{done}")
+    lines.append(f"    {State.OVER.value} --> [*]")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """What stands in docs/states/b2bua.md."""
+    source = "Drawn from `TABLE` in `sipgw/b2bua/legs.py`, by `python -m sipgw.b2bua.legs`."
+    parts = [f"# The legs of a back-to-back call\n\n{source}\n"]
+    for role, title in ((Role.SERVER, "A server leg: the INVITE came to us"), (Role.CLIENT, "A client leg: we sent the INVITE")):
+        parts.append(f"## {title}\n\n```mermaid\n{diagram(role)}\n```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(page())

@@ -1,0 +1,60 @@
+"""Which headers of a message a back-to-back user agent passes from one side to the other; all others stay behind. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from sipgw.b2bua.session import Content
+from sipgw.sip.address import parse_list
+from sipgw.sip.message import Message, Request
+
+PASSED: Final = ("Supported", "Allow", "Proxy-Require", "Session-Expires", "Min-SE", "Require")
+"""Those that are passed without being asked for."""
+OF_REQUESTS: Final = ("Refer-To", "Referred-By", "Event", "Subscription-State", "Info-Package", "Reason")
+"""Those without which a request within a call means nothing."""
+OWN: Final = frozenset(
+    "via from to call-id cseq contact route record-route max-forwards content-length content-type".split()
+)
+"""Those that each side has of its own, whoever asks for them."""
+RELIABLE: Final = "100rel"
+"""The extension that we do not take part in (RFC 3262): what is reliable ends at us."""
+
+
+class Passing:
+    """Chooses headers: the usual ones, ``names``, and those that ``matches`` finds."""
+
+    def __init__(self, names: Iterable[str] = (), matches: Callable[[str], object] | None = None) -> None:
+        self._names = frozenset(name.lower() for name in (*PASSED, *names)) - OWN
+        self._of_requests = self._names | frozenset(name.lower() for name in OF_REQUESTS)
+        self._matches = matches
+
+    def content(self, message: Message) -> Content:
+        """What of ``message`` goes to the other side."""
+        names = self._of_requests if isinstance(message, Request) else self._names
+        lines = []
+        for line, name in zip(message.lines[1:], message.names[1:], strict=True):
+            if name in ("supported", "require"):
+                line = _without_reliable(line)
+            elif name not in names and (name in OWN or self._matches is None or not self._matches(_written(line))):
+                continue
+            if line:
+                lines.append(f"{line}\r\n")
+        kind = message.header("Content-Type") or "" if message.body else ""
+        return Content("".join(lines), message.body, kind)
+
+
+def _written(line: str) -> str:
+    return line.partition(":")[0].strip()
+
+
+def _without_reliable(line: str) -> str:
+    """A line of option tags without 100rel; "" if that was all."""
+    name, _, value = line.partition(":")
+    tags = [tag for tag in parse_list(value) if tag.strip().lower() != RELIABLE]
+    return f"{name}: {', '.join(tag.strip() for tag in tags)}" if tags else ""
+
+
+def requires_reliable(request: Request) -> bool:
+    """Whether a request wants its provisional responses to be acknowledged."""
+    return any(tag.strip().lower() == RELIABLE for value in request.headers("Require") for tag in parse_list(value))

@@ -1,0 +1,218 @@
+"""How back-to-back sessions meet the wire: their legs by key, what comes for them, and what they send through tm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Any
+
+from sipgw.b2bua.legs import Leg, Role
+from sipgw.b2bua.passing import Passing
+from sipgw.b2bua.session import Content, Session
+from sipgw.modules.tm import Tm
+from sipgw.proxy.forward import NoWay, find_flow, via_line
+from sipgw.script.run import Run
+from sipgw.script.symbols import RouteKind
+from sipgw.sip.dialog import Dialog, DialogId
+from sipgw.sip.errors import SipError
+from sipgw.sip.message import Message, Request, Response, parse
+from sipgw.sip.replies import reason_for
+
+KEPT = "b2b"
+"""Where runs and transactions keep their session and leg."""
+WITH_CONTACT = frozenset({"INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER", "OPTIONS"})
+Heard = Callable[[int, "Response | None"], None]
+
+
+class Entities:
+    """The legs of one server by their keys, and the ``Port`` of their sessions."""
+
+    def __init__(self, user: Any, tm: Tm, prefix: str) -> None:
+        self.user = user
+        self.tm = tm
+        self.prefix = f"{prefix}."
+        self.legs: dict[str, tuple[Session, Leg]] = {}
+        self.passing = Passing()
+        self.on_ended: list[Callable[[Session], None]] = []
+        self._count = 0
+        self._random = SystemRandom()
+        self._unwanted: set[tuple[str, int]] = set()
+        """INVITEs that are to be cancelled as soon as they have been sent."""
+
+    def new_key(self) -> str:
+        """A name that no leg has, and that nobody can guess."""
+        self._count += 1
+        first, last = self._random.getrandbits(10), self._random.getrandbits(48)
+        return f"{self.prefix}{first}.{self._count}.{int(self.user.wall_clock())}.{last}"
+
+    def add(self, session: Session) -> None:
+        """Let what comes for the legs of ``session`` find it."""
+        for leg in session.legs:
+            self.legs[leg.key] = session, leg
+
+    # -- what comes
+
+    def taken(self, run: Run) -> bool:
+        """Take a request that is for a leg of ours; false if it is not."""
+        request = run.message
+        assert isinstance(request, Request)
+        if request.method == "CANCEL":
+            return self._cancelled(run, request)
+        tag = request.to_tag
+        if tag is None or not (tag.startswith(self.prefix) or request.call_id.startswith(self.prefix)):
+            return False
+        found = self._find(request)
+        if request.method == "ACK":
+            if found is not None:
+                found[0].acknowledged(found[1], request)
+            return True
+        if found is None:
+            # COMPAT: a BYE that comes late is agreed to, as OpenSIPS does
+            status = 200 if request.method == "BYE" else 481
+            self.user.reply(run, status, reason_for(status))
+            return True
+        context = self.tm.context(run)
+        run.transaction = None  # it is ours now, whatever becomes of the run
+        if context is not None:
+            context.kept[KEPT] = found
+            found[0].request(found[1], request, context)
+        return True
+
+    def _find(self, request: Request) -> tuple[Session, Leg] | None:
+        """The leg that a request is in (RFC 3261 12.2.2)."""
+        found = self.legs.get(request.to_tag or "") or self.legs.get(request.call_id)
+        if found is None or found[1].dialog is None:
+            return None
+        wanted, has = DialogId.of_request(request), found[1].dialog.id
+        return found if wanted == has else None
+
+    def _cancelled(self, run: Run, request: Request) -> bool:
+        server = self.user.layer.find(request)
+        context = None if server is None else server.user
+        found = getattr(context, "kept", {}).get(KEPT)
+        if context is None or found is None:
+            return False
+        session, leg = found
+        self.user.reply(run, 200, "OK", to_tag=leg.key if leg.role is Role.SERVER else "")
+        if context.status < 200:
+            session.cancelled(leg)
+        return True
+
+    # -- what sessions ask for (``session.Port``)
+
+    def reply(self, leg: Leg, token: Any, status: int, reason: str, content: Content) -> None:
+        """Answer a request."""
+        if token is None or token.status >= 200:
+            return
+        method = token.request.method
+        headers = content.headers
+        if 100 < status < 300 and (method in WITH_CONTACT):
+            headers += f"Contact: {leg.contact}\r\n"
+        tag = leg.key if leg.role is Role.SERVER and token.request.to_tag is None else ""
+        token.reply(
+            token.reply_run(), status, reason or reason_for(status), to_tag=tag, headers=headers, body=content.body,
+            content_type=content.content_type,
+        )
+
+    def send(self, leg: Leg, method: str, content: Content, heard: Heard) -> int:
+        """Send a request within a leg."""
+        dialog = leg.dialog
+        assert dialog is not None
+        headers = content.headers + (f"Contact: {leg.contact}\r\n" if method in WITH_CONTACT else "")
+        data = dialog.request(method, "", headers=headers, body=content.body, content_type=content.content_type)
+        request = parse(data)
+        assert isinstance(request, Request)
+        again = (lambda response: heard(response.status, response)) if method == "INVITE" else None
+
+        def answered(status: int, response: Response | None) -> None:
+            if again is None or not 200 <= status < 300:
+                heard(status, response)
+
+        self.user.launch(self._send(leg, request, answered, dialog.next_hop, again, dialog))
+        assert dialog.local_cseq is not None
+        return dialog.local_cseq
+
+    def start(self, session: Session, next_hop: str | None) -> None:
+        """Send the INVITE of the callee's leg."""
+        leg = session.callee
+        self.user.launch(self._send(leg, leg.invite, session.heard, next_hop, session.success, None))
+
+    async def _send(
+        self, leg: Leg, request: Request, heard: Heard, next_hop: str | None, acknowledge: Callable[[Response], None] | None,
+        dialog: Dialog | None,
+    ) -> None:
+        status = 0
+        try:
+            sent = await self.tm.originate(
+                request, heard, next_hop=next_hop, socket=leg.socket, kept={KEPT: self.legs.get(leg.key)}, dialog=dialog,
+                acknowledge=acknowledge,
+            )
+        except NoWay as error:
+            sent, status = False, error.status
+        except SipError as error:
+            sent, status = False, error.status
+        name = request.call_id, request.cseq.number
+        unwanted = name in self._unwanted
+        self._unwanted.discard(name)
+        if not sent:
+            heard(status, None)
+        elif unwanted:
+            self._cancel(name)
+
+    def cancel(self, leg: Leg, number: int) -> None:
+        """Cancel an INVITE of ours."""
+        name = leg.invite.call_id if leg.dialog is None else leg.dialog.id.call_id, number
+        if not self._cancel(name):
+            self._unwanted.add(name)
+
+    def _cancel(self, name: tuple[str, int]) -> bool:
+        owner = self.tm.local_invites.get(name)
+        if owner is not None:
+            owner.cancel()
+        return owner is not None
+
+    def acknowledge(self, leg: Leg, dialog: Dialog, number: int, content: Content) -> None:
+        """Acknowledge a 2xx; what was sent for it before is sent again."""
+        key = dialog.id.remote_tag, number
+        if key not in leg.acks:
+            while len(leg.acks) >= 4:
+                del leg.acks[next(iter(leg.acks))]
+            leg.acks[key] = None
+            self.user.launch(self._acknowledge(leg, dialog, number, content, key))
+        elif leg.acks[key] is not None:
+            flow, data = leg.acks[key]
+            flow.send(data)
+
+    async def _acknowledge(self, leg: Leg, dialog: Dialog, number: int, content: Content, key: tuple[str, int]) -> None:
+        user = self.user
+        try:
+            run = Run(leg.invite, RouteKind.LOCAL, None, user.clock(), user)
+            run.dst_uri = dialog.next_hop
+            run.send_socket = leg.socket
+            flow = await find_flow(run)
+        except (NoWay, SipError) as error:
+            user.log_rarely(("b2b ack", str(error)), -1, f"b2b_entities: no ACK to a 2xx: {error}")
+            return
+        via = via_line(run, flow, user.layer.new_branch()).removeprefix("Via: ")
+        data = dialog.request(
+            "ACK", via, cseq=number, headers=user.agent_line, body=content.body, content_type=content.content_type
+        )
+        if key in leg.acks:
+            leg.acks[key] = flow, data
+        flow.send(data)
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Any:
+        """Call ``call`` later."""
+        return self.user.after(seconds, lambda _now: call())
+
+    def content(self, message: Message, leg: Leg) -> Content:
+        """What of ``message`` the other side sees."""
+        return self.passing.content(message)
+
+    def ended(self, session: Session) -> None:
+        """Forget the legs of ``session``."""
+        for leg in session.legs:
+            if self.legs.get(leg.key) == (session, leg):
+                del self.legs[leg.key]
+        for call in self.on_ended:
+            call(session)

@@ -1,0 +1,472 @@
+"""b2b_logic: what passes between the two legs of a back-to-back call, by the built-in scenario "top hiding" or by the script.
+
+The machinery is ``sipgw/b2bua``. A script that decides for itself has a request route and a reply route, which run for what comes
+within a call; there ``b2b_pass_request`` and ``b2b_handle_reply`` do what is usual."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from sipgw.b2bua.legs import Leg, Role
+from sipgw.b2bua.passing import OWN, Passing, requires_reliable
+from sipgw.b2bua.session import NOTHING, Content, Session, begin
+from sipgw.exports import REQUEST, Avp, HeaderText, Module, function, listed, mi, param, pvar, requires
+from sipgw.mi.commands import MIError
+from sipgw.modules._b2b_port import KEPT, Entities
+from sipgw.modules.b2b_entities import B2bEntities
+from sipgw.proxy.disguise import is_uri
+from sipgw.proxy.hiding import own_contact
+from sipgw.proxy.originate import new_request
+from sipgw.script.regex import BadPattern, compile_regex
+from sipgw.script.run import Run
+from sipgw.script.symbols import RouteKind
+from sipgw.sip.errors import SipError
+from sipgw.sip.grammar import is_token
+from sipgw.sip.message import Request, Response
+
+TOP_HIDING = "top hiding"
+_STORE = "sessions that outlive the server come in a later version of sipgw"
+_LATER = "it comes in a later version of sipgw"
+_BRIDGE = "bridging comes in a later version of sipgw"
+_DRAFTS = "b2b drafts"
+_VALUES = "b2b values"
+_CURRENT = "b2b current"
+
+
+@dataclass
+class Draft:
+    """An entity that the script has made for a session that is yet to begin."""
+
+    id: str
+    uri: str = ""
+    proxy: str = ""
+    display: str = ""
+    contact: str = ""
+    headers: str = ""
+
+
+@dataclass
+class InitFlags:
+    """The flags of ``b2b_init_request``."""
+
+    setup_timeout: int | None = None
+    preserve_to: bool = False
+
+
+@dataclass(slots=True)
+class Current:
+    """What a route of a session is run for: a request by its ``token``, or a response and what is ``usual`` with it."""
+
+    session: Session
+    leg: Leg
+    token: Any = None
+    usual: Callable[[], None] | None = None
+
+
+def init_flags(text: str) -> InitFlags:
+    """The flags of ``b2b_init_request``."""
+    found = InitFlags()
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = word.partition("=")
+        if name == "setup-timeout" and value.isascii() and value.isdigit() and len(value) < 8:
+            found.setup_timeout = int(value)
+        elif word == "preserve-to":
+            found.preserve_to = True
+        else:
+            raise ValueError(f"b2b_init_request knows no flag {word!r}; it takes setup-timeout=N, preserve-to")
+    return found
+
+
+def header_names(text: str) -> list[str]:
+    """Names of headers with semicolons between them."""
+    names = [name.strip() for name in text.split(";") if name.strip()]
+    for name in names:
+        if not is_token(name):
+            raise ValueError(f"{name!r} is no name of a header")
+    return names
+
+
+def name_pattern(text: str) -> Callable[[str], object]:
+    """What matches names of headers: ``regex``, ``/regex/`` or ``/regex/i``."""
+    match = re.fullmatch(r"/(.*)/([ie]*)", text, re.DOTALL)
+    pattern, flags = (match[1], match[2]) if match else (text, "")
+    try:
+        return compile_regex(pattern, ignore_case="i" in flags).search
+    except BadPattern as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+
+
+class B2bLogic(Module):
+    """Joins the two legs of back-to-back calls."""
+
+    name = "b2b_logic"
+    later = {
+        **dict.fromkeys(("db_url", "cachedb_url", "cachedb_key_prefix", "db_table", "db_mode", "update_period"), _STORE),
+        **dict.fromkeys(("b2bl_early_update", "old_entity_term_delay"), _BRIDGE),
+        **dict.fromkeys(("custom_contact_header_params", "b2bl_from_spec_param", "server_address"), _LATER),
+    }
+
+    b2b_entities: B2bEntities = requires("b2b_entities")
+
+    hash_size: int = param(10, "Size of a hash table", unused="sessions are in a dict, which grows by itself")
+    cleanup_period: int = param(100, "Seconds between searches", unused="each session has a timer of its own")
+    script_req_route: str = param("", "The route for requests within sessions of the script's own logic")
+    script_reply_route: str = param("", "The route for responses within them")
+    custom_headers: str = param("", "More headers that are passed on: 'User-Agent;Date'", check=header_names)
+    custom_headers_regexp: str = param("", "More of them, by a regular expression on their names: '/^x-/i'", check=name_pattern)
+    contact_user: int = param(0, "Whether our Contacts have the user of the caller: 0 or 1")
+    max_duration: int = param(43200, "Seconds that a session may last; 0: any")
+    b2bl_th_init_timeout: int = param(60, "Seconds that a session may take to be answered")
+    init_callid_hdr: str = param("", "The header that tells the callee the caller's Call-ID", check=header_names)
+
+    def __init__(self, server: Any = None, **parameters: Any) -> None:
+        super().__init__(server, **parameters)
+        self.sessions: dict[str, Session] = {}
+        self._timers: dict[str, Any] = {}
+        self._routes: dict[str, tuple[str, str]] = {}
+        self._count = 0
+
+    @property
+    def entities(self) -> Entities:
+        """The legs."""
+        return self.b2b_entities.entities
+
+    async def start(self) -> None:
+        """Be ready to begin sessions."""
+        matches = name_pattern(self.custom_headers_regexp) if self.custom_headers_regexp else None
+        self.entities.passing = Passing(header_names(self.custom_headers), matches)
+        self.entities.on_ended.append(self._ended)
+        for name in (self.script_req_route, self.script_reply_route):
+            if name and name not in self.server.user.routes.named:
+                raise ValueError(f"b2b_logic: there is no route[{name}]")
+
+    # -- beginning
+
+    @function(REQUEST)
+    def b2b_server_new(
+        self, run: Run, id: str, adv_contact: HeaderText | None = None, extra_hdrs: Avp | None = None,
+        extra_hdr_bodies: Avp | None = None,
+    ) -> bool:
+        """Make the entity of the caller, for ``b2b_init_request``."""
+        return self._draft(run, "server", Draft(id, contact=adv_contact or ""), extra_hdrs, extra_hdr_bodies)
+
+    @function(REQUEST)
+    def b2b_client_new(
+        self, run: Run, id: str, dest_uri: str, proxy: str | None = None, from_dname: HeaderText | None = None,
+        adv_contact: HeaderText | None = None, extra_hdrs: Avp | None = None, extra_hdr_bodies: Avp | None = None,
+    ) -> bool:
+        """Make the entity that is to be called, for ``b2b_init_request``."""
+        if not is_uri(dest_uri) or (proxy and not is_uri(proxy)):
+            run.user.log(-1, f"b2b_client_new: {dest_uri!r} or the proxy is no URI")
+            return False
+        draft = Draft(id, dest_uri, proxy or "", from_dname or "", adv_contact or "")
+        return self._draft(run, "client", draft, extra_hdrs, extra_hdr_bodies)
+
+    def _draft(self, run: Run, role: str, draft: Draft, names: Avp | None, bodies: Avp | None) -> bool:
+        if names is not None and bodies is not None:
+            pairs = zip(map(str, listed(names, run)), map(str, listed(bodies, run)), strict=False)
+            for name, value in pairs:
+                if not is_token(name) or name.lower() in OWN or re.search(r"[\r\n\0]", value):
+                    run.user.log(-1, f"b2b_{role}_new: {name!r} cannot be an extra header")
+                    return False
+                draft.headers += f"{name}: {value}\r\n"
+        run.keep().setdefault(_DRAFTS, {})[role] = draft
+        return True
+
+    @function(REQUEST)
+    def b2b_init_request(
+        self, run: Run, id: str, flags: Annotated[str, init_flags] | None = None, req_route: str | None = None,
+        reply_route: str | None = None,
+    ) -> bool:
+        """Begin a session for this INVITE: "top hiding", or one of the script's own, whose entities have been made before."""
+        request = run.message
+        if not isinstance(request, Request) or request.method != "INVITE" or request.to_tag or run.flow is None:
+            run.user.log(-1, "b2b_init_request: this is no INVITE that begins a call")
+            return False
+        try:
+            chosen = init_flags(flags or "")
+        except ValueError as error:
+            run.user.log(-1, str(error))
+            return False
+        drafts: dict[str, Draft] = run.keep().pop(_DRAFTS, {})
+        if id == TOP_HIDING:
+            client = drafts.get("client") or Draft("client1", run.uri, run.dst_uri or "")
+            routes = "", ""
+        elif "client" not in drafts or "server" not in drafts:
+            run.user.log(-1, "b2b_init_request: make the entities first, with b2b_server_new and b2b_client_new")
+            return False
+        else:
+            client = drafts["client"]
+            routes = req_route or self.script_req_route, reply_route or self.script_reply_route
+            for name in filter(None, routes):
+                if name not in run.user.routes.named:
+                    run.user.log(-1, f"b2b_init_request: there is no route[{name}]")
+                    return False
+        return self._begin(run, request, id, drafts.get("server") or Draft("server1"), client, chosen, routes)
+
+    def _begin(
+        self, run: Run, request: Request, scenario: str, server: Draft, client: Draft, flags: InitFlags, routes: tuple[str, str]
+    ) -> bool:
+        user, entities = run.user, self.entities
+        hops = request.max_forwards
+        if hops == 0:
+            user.reply(run, 483, "Too Many Hops")
+            return True
+        if requires_reliable(request):
+            user.reply(run, 420, "Bad Extension", headers="Unsupported: 100rel\r\n")
+            return True
+        socket = run.send_socket or run.flow.socket  # type: ignore[union-attr]
+        contact_user = request.from_.uri.user or "" if self.contact_user else ""
+        caller = Leg(
+            entities.new_key(), Role.SERVER, request, id=server.id, socket=run.flow.socket,  # type: ignore[union-attr]
+            contact=_contact(server.contact) or own_contact(run.flow.socket, contact_user),  # type: ignore[union-attr]
+        )
+        try:
+            hops = 70 if hops is None else hops - 1
+            invite, contact = self._invite(run, request, client, flags, own_contact(socket, contact_user), hops)
+            callee = Leg(invite.call_id, Role.CLIENT, invite, id=client.id, socket=socket, contact=contact)
+            session = begin(
+                self._new_key(caller), caller, callee, entities, scenario="" if scenario == TOP_HIDING else scenario,
+                logic=self if any(routes) else None, values=run.keep().get(_VALUES, {}),
+            )
+        except SipError as error:
+            user.reply(run, error.status, error.reason)
+            return True
+        context = entities.tm.context(run)
+        run.transaction = None  # it is the session's now
+        if context is None:
+            return True
+        caller.token = context
+        context.kept[KEPT] = run.keep()[KEPT] = session, caller
+        self.sessions[session.key] = session
+        self._routes[session.key] = routes
+        entities.add(session)
+        limit = self.b2bl_th_init_timeout if flags.setup_timeout is None else flags.setup_timeout
+        self._limit(session, limit or self.max_duration)
+        entities.start(session, client.proxy or None)
+        return True
+
+    def _invite(
+        self, run: Run, request: Request, client: Draft, flags: InitFlags, contact: str, hops: int
+    ) -> tuple[Request, str]:
+        """The INVITE of the callee's leg, and its Contact."""
+        contact = _contact(client.contact) or contact
+        content = self.entities.content(request, None)  # type: ignore[arg-type]
+        headers = content.headers + client.headers + f"Contact: {contact}\r\n"
+        if self.init_callid_hdr:
+            headers += f"{self.init_callid_hdr}: {request.call_id}\r\n"
+        if content.body and content.content_type:
+            headers += f"Content-Type: {content.content_type}\r\n"
+        display = client.display or request.from_.display
+        from_ = f"{display} <{request.from_.uri_text}>" if display else f"<{request.from_.uri_text}>"
+        to = f"{request.to.display} <{request.to.uri_text}>".strip() if flags.preserve_to else f"<{client.uri}>"
+        invite = new_request(
+            run.user, "INVITE", client.uri, from_, to, headers=headers, body=content.body, call_id=self.entities.new_key(),
+            cseq=request.cseq.number + 1, max_forwards=hops,
+        )
+        return invite, contact
+
+    def _new_key(self, caller: Leg) -> str:
+        self._count += 1
+        return f"{caller.key.split('.')[1]}.{self._count}"
+
+    # -- time and the end
+
+    def _limit(self, session: Session, seconds: int) -> None:
+        """End ``session`` after so many seconds if it is not answered by then; an answered one after ``max_duration``."""
+
+        def due() -> None:
+            if session.key in self.sessions:
+                session.end(408, "Request Timeout")
+
+        self._timers[session.key] = self.entities.after(seconds, lambda: self._answered_by_now(session, due, seconds))
+
+    def _answered_by_now(self, session: Session, due: Callable[[], None], waited: int) -> None:
+        if session.key not in self.sessions:
+            return
+        if not session.is_answered:
+            due()
+        elif self.max_duration:
+            self._timers[session.key] = self.entities.after(max(0, self.max_duration - waited), due)
+
+    def _ended(self, session: Session) -> None:
+        self.sessions.pop(session.key, None)
+        self._routes.pop(session.key, None)
+        timer = self._timers.pop(session.key, None)
+        if timer is not None:
+            timer.cancel()
+
+    # -- the script's own logic (``session.Logic``)
+
+    def request(self, session: Session, leg: Leg, request: Request, token: Any) -> None:
+        """Run the request route of ``session``."""
+        name = self._routes.get(session.key, ("", ""))[0]
+        route = self.server.user.routes.named.get(name)
+        if route is None:
+            session.pass_request(leg, request, token)
+            return
+        user = self.server.user
+        run = Run(request, RouteKind.REQUEST, token.server.flow, user.clock(), user)
+        run.keep()[KEPT] = session, leg
+        run.keep()[_CURRENT] = Current(session, leg, token)
+        user.execute(route, run)
+
+    def reply(
+        self, session: Session, leg: Leg, method: str, status: int, response: Response | None, usual: Callable[[], None]
+    ) -> None:
+        """Run the reply route of ``session``; without a response, or where there is no such route, do what is usual."""
+        name = self._routes.get(session.key, ("", ""))[1]
+        route = self.server.user.routes.named.get(name)
+        if route is None or response is None:
+            usual()
+            return
+        user = self.server.user
+        run = Run(response, RouteKind.ONREPLY, None, user.clock(), user)
+        run.keep()[KEPT] = session, leg
+        run.keep()[_CURRENT] = Current(session, leg, None, usual)
+        user.execute(route, run)
+
+    def _current(self, run: Run, what: str, request: bool = True) -> Current | None:
+        found: Current | None = None if run.context is None else run.context.get(_CURRENT)
+        if found is None or (request and found.token is None):
+            run.user.log_rarely(("b2b", what), -1, f"{what}: this is for the routes of a session")
+            return None
+        return found
+
+    @function(REQUEST)
+    def b2b_pass_request(self, run: Run) -> bool:
+        """Pass the request on to the other entity."""
+        current = self._current(run, "b2b_pass_request")
+        if current is None or not isinstance(run.message, Request):
+            return False
+        current.session.pass_request(current.leg, run.message, current.token)
+        return True
+
+    @function()
+    def b2b_handle_reply(self, run: Run) -> bool:
+        """Do with the reply what is usual: pass it on to who waits for it."""
+        current = self._current(run, "b2b_handle_reply", request=False)
+        if current is None or current.usual is None:
+            return False
+        usual, current.usual = current.usual, None
+        usual()
+        return True
+
+    @function(REQUEST)
+    def b2b_send_reply(
+        self, run: Run, code: int, reason: HeaderText, headers: str | None = None, body: str | None = None
+    ) -> bool:
+        """Answer the request; it goes nowhere then."""
+        current = self._current(run, "b2b_send_reply")
+        if current is None or not 100 < code < 700:
+            return False
+        lines = (headers or "").rstrip("\r\n").replace("\r\n", "\n").split("\n") if headers else []
+        if any(not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:[^\r\n\0]*", line) for line in lines):
+            run.user.log(-1, "b2b_send_reply: the headers are no header lines")
+            return False
+        text = "".join(f"{line}\r\n" for line in lines)
+        content = Content(text, (body or "").encode("utf-8", "surrogateescape"), "application/sdp" if body and not lines else "")
+        self.entities.reply(current.leg, current.token, code, reason, content)
+        return True
+
+    @function()
+    def b2b_end_dlg_leg(self, run: Run) -> bool:
+        """End the call of the entity that the message came from, and with it that of the other one."""
+        current = self._current(run, "b2b_end_dlg_leg", request=False)
+        if current is None:
+            return False
+        if current.token is not None:
+            self.entities.reply(current.leg, current.token, 200, "OK", NOTHING)
+        current.session.end()
+        return True
+
+    # -- variables
+
+    def _session(self, run: Run) -> tuple[Session, Leg] | None:
+        found: tuple[Session, Leg] | None = None if run.context is None else run.context.get(KEPT)
+        return found
+
+    @pvar("b2b_logic.key")
+    def session_key(self, run: Run) -> str | None:
+        """``$b2b_logic.key``: the key of the session."""
+        found = self._session(run)
+        return None if found is None else found[0].key
+
+    @pvar("b2b_logic.scenario")
+    def session_scenario(self, run: Run) -> str | None:
+        """``$b2b_logic.scenario``: the id that the session was begun with; empty for "top hiding"."""
+        found = self._session(run)
+        return None if found is None else found[0].scenario
+
+    @pvar("b2b_logic.entity", named=True, indexed=True)
+    def session_entity(self, run: Run, name: str | None, index: int | None) -> str | None:
+        """``$b2b_logic.entity(field)[index]``: ``key``, ``id``, ``callid``, ``fromtag`` or ``totag`` of entity 0 or 1, or of that
+        which the message belongs to."""
+        found = self._session(run)
+        if found is None or index not in (None, 0, 1):
+            return None
+        leg = found[1] if index is None else found[0].legs[index]
+        value = self.b2b_entities.describe(leg).get(name or "key")
+        return value if isinstance(value, str) else None
+
+    @pvar("b2b_logic.ctx", named=True, set="set_value")
+    def session_value(self, run: Run, name: str | None) -> str | None:
+        """``$b2b_logic.ctx(name)``: a value that is kept with the session; it can be set before the session begins."""
+        return self._values(run).get(name or "")
+
+    def set_value(self, run: Run, name: str | None, value: int | str | None) -> bool:
+        """Keep a value, or with null forget it."""
+        values = self._values(run)
+        if value is None:
+            values.pop(name or "", None)
+        else:
+            values[name or ""] = str(value)
+        return True
+
+    def _values(self, run: Run) -> dict[str, str]:
+        found = self._session(run)
+        if found is not None:
+            return found[0].values
+        values: dict[str, str] = run.keep().setdefault(_VALUES, {})
+        return values
+
+    # -- management
+
+    @mi("list", alias="b2b_list")
+    def list_sessions(self) -> list[dict[str, Any]]:
+        """``b2b_logic:list``: the sessions that there are, each with its two entities."""
+        return [
+            {
+                "key": session.key, "scenario": session.scenario or TOP_HIDING,
+                "entities": [self.b2b_entities.describe(leg) for leg in session.legs],
+            }
+            for session in self.sessions.values()
+        ]
+
+    @mi("terminate_call", alias="b2b_terminate_call")
+    def terminate_call(self, key: str) -> None:
+        """``b2b_logic:terminate_call``: end the session with that key, or with ``callid;from-tag;to-tag`` of one of its legs."""
+        session = self.sessions.get(key) or self._by_dialog(key)
+        if session is None:
+            raise MIError(404, "No such session")
+        session.end()
+
+    def _by_dialog(self, text: str) -> Session | None:
+        parts = text.split(";")
+        if len(parts) != 3:
+            return None
+        for session in self.sessions.values():
+            for leg in session.legs:
+                its = self.b2b_entities.describe(leg)
+                if [its["callid"], its["fromtag"], its["totag"]] == parts:
+                    return session
+        return None
+
+
+def _contact(text: str) -> str:
+    """A Contact that the script gives, as a name-addr."""
+    return text if not text or "<" in text else f"<{text}>"
+
