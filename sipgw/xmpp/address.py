@@ -142,7 +142,7 @@ class Domains:
     @property
     def jabber(self) -> list[str]:
         """The names by which Jabber knows us."""
-        return list(self._sip)
+        return list(dict.fromkeys(self.names.values()))
 
     def is_ours(self, jid: Jid) -> bool:
         """Whether a Jabber ID belongs to a SIP user."""

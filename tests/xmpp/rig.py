@@ -217,9 +217,9 @@ class Gatewayed(TestCase):
         body = text.encode() if isinstance(text, str) else text
         return await self.ask("MESSAGE", f"sip:{to}@{DOMAIN}", f"Content-Type: {kind}\r\n{headers}", body)
 
-    async def register(self, name: str = "alice", expires: int = 600) -> None:
+    async def register(self, name: str = "alice", expires: int = 600, domain: str = COMPONENT) -> None:
         """Register the phone."""
         own = self.listening.getHost().port
         contact = f"Contact: <sip:{name}@127.0.0.1:{own}>\r\nExpires: {expires}\r\n"
-        response = await self.ask("REGISTER", f"sip:{name}@{COMPONENT}", contact, sender=name)
+        response = await self.ask("REGISTER", f"sip:{name}@{domain}", contact, sender=name)
         self.assertEqual(response.status, 200)
