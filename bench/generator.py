@@ -164,6 +164,12 @@ class Load:
 
     dialog_answered = call_answered
 
+    def b2b_first(self, call: int) -> bytes:
+        """A call that the server answers and makes again."""
+        return self.request("INVITE", call, body=SDP, content_type="application/sdp", extra="X-B2B: yes\r\n")
+
+    b2b_answered = call_answered
+
     @staticmethod
     def all_values(data: bytes, name: bytes) -> list[bytes]:
         """The values of all headers ``name``."""

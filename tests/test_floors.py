@@ -21,6 +21,7 @@ FLOORS = [
     (
         5,
         [
+            "sipgw.back_to_back",
             "sipgw.catalogue",
             "sipgw.command",
             "sipgw.command_cdr", "sipgw.command_db", "sipgw.command_mi", "sipgw.command_top",

@@ -127,6 +127,8 @@ class Session:
         for action in actions:
             if action is Do.REPLY and reply is not None:
                 self.port.reply(leg, leg.token, *reply)
+                if reply[0] >= 200:
+                    leg.token = None
             elif action is Do.REFUSE:
                 status = (487, "Request Terminated") if event in (Event.CANCEL, Event.BYE) else self._status
                 self.port.reply(leg, leg.token, *status, NOTHING)
