@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pprint
 import rlcompleter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.conch.manhole import Manhole, ManholeInterpreter
@@ -14,10 +16,13 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from sipgw.interfaces import Server
+from sipgw.manhole.growth import leak_finder, profiler
 from sipgw.manhole.keys import Identity
 from sipgw.manhole.prompt import CompletingLine
 from sipgw.manhole.show import show
-from sipgw.manhole.views import views
+from sipgw.manhole.tap import Tap
+from sipgw.manhole.trace import Trace
+from sipgw.manhole.views import all_routes, views
 from sipgw.mi.jsonrpc import MIError
 
 BANNER = "The running sipgw: {names}. The tabulator completes, help(...) explains, Ctrl-D ends."
@@ -55,8 +60,28 @@ def mi_caller(server: Server) -> Any:
     return mi
 
 
-def namespace(server: Server, who: Identity) -> dict[str, Any]:
-    """What the shell knows by name."""
+@dataclass
+class Tools:
+    """What the shells of a server share."""
+
+    server: Server
+    tap: Tap
+    profile: Any
+    leaks: Any
+
+    @classmethod
+    def of(cls, server: Server) -> Tools:
+        """The tools of a server."""
+
+        def files() -> set[str]:
+            return {route.file for route in all_routes(server.user.routes)}
+
+        return cls(server, Tap(server.user), profiler(server.reactor, files), leak_finder())
+
+
+def namespace(tools: Tools, who: Identity, tell: Callable[[str], None]) -> dict[str, Any]:
+    """What the shell knows by name; ``tell`` shows a text that comes by itself."""
+    server = tools.server
     return {
         "server": server,
         "user": server.user,
@@ -64,6 +89,9 @@ def namespace(server: Server, who: Identity) -> dict[str, Any]:
         "mi": mi_caller(server),
         "who": who,
         **views(server),
+        "trace": Trace(tools.tap, tell),
+        "profile": tools.profile,
+        "leaks": tools.leaks,
     }
 
 
@@ -96,11 +124,11 @@ class Shell(CompletingLine, Manhole):
     spaced = False
     interpreter: Any
 
-    def __init__(self, server: Server, who: Identity) -> None:
+    def __init__(self, tools: Tools, who: Identity) -> None:
         super().__init__()
-        self._server = server
+        self._server = tools.server
         self._who = who
-        self.names = namespace(server, who)
+        self.names = namespace(tools, who, self.tell)
 
     def connectionMade(self) -> None:
         """Begin."""
@@ -123,6 +151,11 @@ class Shell(CompletingLine, Manhole):
         if text.strip():
             self._server.user.log(2, f"manhole: {self._who.name}: >>> {text}")
         super().lineReceived(line)
+
+    def connectionLost(self, reason: Any) -> None:
+        """End what the session has begun."""
+        self.names["trace"].stop()
+        super().connectionLost(reason)
 
     def addOutput(self, data: Any, isAsync: Any = None) -> None:
         """Show what is printed, or what comes while a line is being written."""

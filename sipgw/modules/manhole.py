@@ -34,7 +34,7 @@ class Manhole(Module):
     async def start(self) -> None:
         """Listen."""
         from sipgw.manhole.keys import host_key, read_keys
-        from sipgw.manhole.shell import Shell
+        from sipgw.manhole.shell import Shell, Tools
         from sipgw.manhole.ssh import ManholeFactory
 
         if not self.authorized_keys:
@@ -42,7 +42,8 @@ class Manhole(Module):
         if not read_keys(self.authorized_keys):
             self.server.user.log(1, f"manhole: {self.authorized_keys} has no key: nobody can come in")
         key = host_key(self.host_key or os.path.join(os.path.dirname(self.authorized_keys), "manhole_host_key"))
-        self._factory = ManholeFactory(self.server, key, self.authorized_keys, lambda who: Shell(self.server, who))
+        tools = Tools.of(self.server)
+        self._factory = ManholeFactory(self.server, key, self.authorized_keys, lambda who: Shell(tools, who))
         host, port = parse_address(self.address)
         self._port = self.server.reactor.listenTCP(port, self._factory, interface=host)
         self.port = self._port.getHost().port

@@ -15,6 +15,7 @@ from sipgw.manhole.keys import KeyFault, host_key, read_key, read_keys
 from tests.children import HOST, free_port, wait_for
 from tests.manhole.child import ChildTests
 from tests.manhole.terminal import Terminal
+from tests.sipp.harness import Phone
 
 
 class SshTests(ChildTests):
@@ -156,6 +157,18 @@ modparam("manhole", "authorized_keys", "FOLDER/keys")
             terminal.until("ac\r?\n.*bc")
             terminal.type("import os; os.getpid()\r")
             terminal.until(str(self.child.process.pid))
+            terminal.type("trace(caller='probe')\r")
+            terminal.until("tracing caller='probe': 0 calls")
+            phone = Phone(self.port)
+            self.addCleanup(phone.close)
+            phone.request("OPTIONS", "sip:x@127.0.0.1")
+            terminal.until(r"-- OPTIONS x -+>\|.*<-+ 200 OK -+\|")
+            terminal.type(f"trace.save('{self.folder}/x.pcap')\r")
+            terminal.until("'2 messages in ")
+            terminal.type("profile(0.2)\r")
+            terminal.until(r"Deferred #0 called back: 0\.2 s")
+            terminal.type("leaks()\r")
+            terminal.until("objects that came after the start")
             terminal.type("\x04")
             terminal.end()
         for line in ("admin@desk comes in, role admin", "admin@desk: >>> 6 * 7", "admin@desk leaves"):

@@ -1,0 +1,1 @@
+In the shell of manhole, trace(caller="1000") draws the SIP messages of chosen calls as a ladder while they come and go, and trace.save("x.pcap") writes them for Wireshark; profile(10) tells where time goes by line of the script and by function, leaks() which types of objects become more.

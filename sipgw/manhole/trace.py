@@ -1,0 +1,138 @@
+"""``trace``: the SIP messages of chosen calls, live in the shell as a ladder, and as a file for Wireshark."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any
+
+from sipgw.manhole.ladder import Ladder, ladder
+from sipgw.manhole.pcap import pcap
+from sipgw.manhole.tap import Seen, Tap
+from sipgw.sip.errors import MalformedMessage
+from sipgw.sip.message import Request, Response
+from sipgw.sip.uri import Uri
+
+MAX_CALLS = 1000
+"""Calls that are followed at a time."""
+MAX_MESSAGES = 10_000
+MAX_OCTETS = 32 << 20
+"""What is kept of them."""
+Test = Callable[[Any], Any]
+
+
+class Trace:
+    """Shows the messages of each call of which one message fits.
+
+    trace(caller="1000")           the From user: 1000, 1000@example.org
+    trace(callee="1001")           the user of To or of the Request-URI
+    trace(ip="192.0.2.1")          where it comes from or goes to
+    trace(call_id="x"), trace(method="REGISTER")
+    trace(lambda message: "Foo" in message.header("User-Agent"))
+    trace()                        everything
+    trace.save("x.pcap")           what has been seen so far, for Wireshark
+    trace.ladder(), trace.messages, trace.stop()
+
+    Several conditions must all hold. A new call of trace begins anew."""
+
+    def __init__(self, tap: Tap, tell: Callable[[str], None]) -> None:
+        self._tap = tap
+        self._tell = tell
+        self._tests: list[Callable[[Seen], Any]] = []
+        self._calls: OrderedDict[str, None] = OrderedDict()
+        self._ladder = Ladder()
+        self._on = False
+        self._what = ""
+        self._octets = 0
+        self.messages: deque[Seen] = deque()
+
+    def __call__(
+        self,
+        where: Test | None = None,
+        *,
+        caller: str = "",
+        callee: str = "",
+        call_id: str = "",
+        ip: str = "",
+        method: str = "",
+    ) -> Trace:
+        """Begin."""
+        self.stop()
+        self.messages.clear()
+        self._calls.clear()
+        self._octets = 0
+        self._ladder = Ladder()
+        self._tests = []
+        if where is not None:
+            self._tests.append(lambda seen: where(seen.message))
+        if caller:
+            self._tests.append(lambda seen: _is(seen.message.from_.uri_text, caller))
+        if callee:
+            self._tests.append(lambda seen: _is(seen.message.to.uri_text, callee) or _is(_target(seen.message), callee))
+        if call_id:
+            self._tests.append(lambda seen: seen.message.call_id == call_id)
+        if ip:
+            self._tests.append(lambda seen: seen.peer[0].strip("[]") == ip.strip("[]"))
+        if method:
+            self._tests.append(lambda seen: seen.message.method == method.upper())
+        given = {"caller": caller, "callee": callee, "call_id": call_id, "ip": ip, "method": method}
+        said = [f"{name}={value!r}" for name, value in given.items() if value]
+        self._what = ", ".join(["a function"] * (where is not None) + said) or "everything"
+        self._on = True
+        self._tap.listen(self._seen)
+        return self
+
+    def stop(self) -> None:
+        """Look no more; what has been seen is kept."""
+        if self._on:
+            self._on = False
+            self._tap.leave(self._seen)
+
+    def save(self, file: str) -> str:
+        """Write what has been seen to a pcap file, which only its owner can read."""
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as made:
+            made.writelines(pcap(self.messages))
+        return f"{len(self.messages)} messages in {os.path.abspath(file)}"
+
+    def ladder(self) -> None:
+        """Show again what has been seen."""
+        self._tell(ladder(self.messages) or "(no messages)")
+
+    def __repr__(self) -> str:
+        state = "tracing" if self._on else "not tracing any more"
+        if not self._what:
+            return "trace(caller=\"1000\") begins; help(trace) tells more"
+        return f"{state} {self._what}: {len(self._calls)} calls, {len(self.messages)} messages; trace.stop() ends it"
+
+    def _seen(self, seen: Seen) -> None:
+        try:
+            call_id = seen.message.call_id or ""
+            if call_id not in self._calls:
+                if not all(test(seen) for test in self._tests):
+                    return
+                self._calls[call_id] = None
+                if len(self._calls) > MAX_CALLS:
+                    self._calls.popitem(last=False)
+        except MalformedMessage:
+            return
+        except Exception as error:
+            self.stop()
+            self._tell(f"trace: the condition fails, and is not asked any more: {type(error).__name__}: {error}")
+            return
+        self.messages.append(seen)
+        self._octets += len(seen.data)
+        while len(self.messages) > MAX_MESSAGES or self._octets > MAX_OCTETS:
+            self._octets -= len(self.messages.popleft().data)
+        self._tell("\n".join(self._ladder.draw(seen)))
+
+
+def _is(uri: str, wanted: str) -> bool:
+    """Whether ``wanted`` is the user of a URI, with its host or without, or the whole URI."""
+    found = Uri.parse(uri)
+    return wanted in (found.user or "", f"{found.user or ''}@{found.host}", uri)
+
+
+def _target(message: Request | Response) -> str:
+    return message.uri if isinstance(message, Request) else message.to.uri_text
