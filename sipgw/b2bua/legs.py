@@ -130,8 +130,8 @@ class Leg:
     ``invite``: the INVITE that began it. ``exchange``: the re-INVITE that is going on, whoever sent it."""
 
     __slots__ = (
-        "acknowledged", "acks", "contact", "dialog", "exchange", "forks", "id", "invite", "key", "role", "socket", "state",
-        "token",
+        "acknowledged", "acks", "avps", "contact", "dialog", "exchange", "forks", "id", "invite", "key", "renumbered", "role",
+        "socket", "state", "token",
     )
 
     def __init__(self, key: str, role: Role, invite: Request, *, id: str = "", socket: Any = None, contact: str = "") -> None:
@@ -149,6 +149,10 @@ class Leg:
         """Client: our ACK to the 2xx of the first INVITE has been sent."""
         self.acks: dict[tuple[str, int], Any] = {}
         """What the port keeps of the ACKs that it has sent."""
+        self.avps: dict[str, list[int | str]] = {}
+        """The AVPs that the script had when it began."""
+        self.renumbered: dict[int, int] = {}
+        """What became of the CSeq numbers of INVITEs that had to be sent again, with a password."""
         self.forks: dict[str, Dialog] = {}
         """Client: dialogs of other phones that have answered too, and have been hung up on, by their tags."""
 

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from random import SystemRandom
 from typing import Any
 
-from sipgw.b2bua.legs import Leg, Role
+from sipgw.b2bua.legs import Leg, Role, State
 from sipgw.b2bua.passing import Passing
 from sipgw.b2bua.session import Content, Session
 from sipgw.modules.tm import Tm
+from sipgw.modules.uac_auth import UacAuth
 from sipgw.proxy.forward import NoWay, find_flow, via_line
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.dialog import Dialog, DialogId
+from sipgw.sip.edits import NO_EDITS, write
 from sipgw.sip.errors import SipError
 from sipgw.sip.message import Message, Request, Response, parse
 from sipgw.sip.replies import reason_for
@@ -21,6 +23,8 @@ from sipgw.sip.replies import reason_for
 KEPT = "b2b"
 """Where runs and transactions keep their session and leg."""
 WITH_CONTACT = frozenset({"INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER", "OPTIONS"})
+MAX_CHALLENGES = 2
+"""How many challenges to one request are answered (hardening P7): one of a proxy, one of the callee."""
 Heard = Callable[[int, "Response | None"], None]
 
 
@@ -36,6 +40,8 @@ class Entities:
         self.on_ended: list[Callable[[Session], None]] = []
         self._count = 0
         self._random = SystemRandom()
+        self.auth: UacAuth | None = None
+        """Who knows passwords for other servers."""
         self._unwanted: set[tuple[str, int]] = set()
         """INVITEs that are to be cancelled as soon as they have been sent."""
 
@@ -119,23 +125,54 @@ class Entities:
         dialog = leg.dialog
         assert dialog is not None
         headers = content.headers + (f"Contact: {leg.contact}\r\n" if method in WITH_CONTACT else "")
-        data = dialog.request(method, "", headers=headers, body=content.body, content_type=content.content_type)
-        request = parse(data)
-        assert isinstance(request, Request)
         again = (lambda response: heard(response.status, response)) if method == "INVITE" else None
+        first = 0
 
-        def answered(status: int, response: Response | None) -> None:
-            if again is None or not 200 <= status < 300:
-                heard(status, response)
+        def send(line: str, challenges: int) -> None:
+            nonlocal first
+            data = dialog.request(method, "", headers=headers + line, body=content.body, content_type=content.content_type)
+            request = parse(data)
+            assert isinstance(request, Request) and dialog.local_cseq is not None
+            if first and method == "INVITE":
+                leg.renumbered[first] = dialog.local_cseq
+            first = first or dialog.local_cseq
 
-        self.user.launch(self._send(leg, request, answered, dialog.next_hop, again, dialog))
-        assert dialog.local_cseq is not None
-        return dialog.local_cseq
+            def answered(status: int, response: Response | None) -> None:
+                credentials = "" if leg.is_over else self._credentials(leg, request, status, response, challenges)
+                if credentials:
+                    send(credentials, challenges + 1)
+                elif again is None or not 200 <= status < 300:
+                    heard(status, response)
 
-    def start(self, session: Session, next_hop: str | None) -> None:
+            self.user.launch(self._send(leg, request, answered, dialog.next_hop, again, dialog))
+
+        send("", 0)
+        return first
+
+    def start(self, session: Session, next_hop: str | None, challenges: int = 0) -> None:
         """Send the INVITE of the callee's leg."""
         leg = session.callee
-        self.user.launch(self._send(leg, leg.invite, session.heard, next_hop, session.success, None))
+        invite = leg.invite
+
+        def answered(status: int, response: Response | None) -> None:
+            if leg.state in (State.CALLING, State.RINGING):
+                line = self._credentials(leg, invite, status, response, challenges)
+                if line:
+                    leg.invite = _with_line(invite, line)
+                    self.start(session, next_hop, challenges + 1)
+                    return
+            session.heard(status, response)
+
+        self.user.launch(self._send(leg, invite, answered, next_hop, session.success, None))
+
+    def _credentials(self, leg: Leg, request: Request, status: int, response: Response | None, challenges: int) -> str:
+        """The line that answers a challenge; "" if there is none, or no password for it, or it was refused twice."""
+        if self.auth is None or response is None or status not in (401, 407) or challenges >= MAX_CHALLENGES:
+            return ""
+        run = Run(request, RouteKind.LOCAL, None, self.user.clock(), self.user)
+        run.avps = leg.avps
+        made = self.auth.answer(run, response, request.method, request.uri, request.body)
+        return "" if made is None else f"{made.name}: {made.credentials}\r\n"
 
     async def _send(
         self, leg: Leg, request: Request, heard: Heard, next_hop: str | None, acknowledge: Callable[[Response], None] | None,
@@ -161,6 +198,7 @@ class Entities:
 
     def cancel(self, leg: Leg, number: int) -> None:
         """Cancel an INVITE of ours."""
+        number = leg.renumbered.get(number, number)
         name = leg.invite.call_id if leg.dialog is None else leg.dialog.id.call_id, number
         if not self._cancel(name):
             self._unwanted.add(name)
@@ -173,6 +211,7 @@ class Entities:
 
     def acknowledge(self, leg: Leg, dialog: Dialog, number: int, content: Content) -> None:
         """Acknowledge a 2xx; what was sent for it before is sent again."""
+        number = leg.renumbered.get(number, number)
         key = dialog.id.remote_tag, number
         if key not in leg.acks:
             while len(leg.acks) >= 4:
@@ -216,3 +255,11 @@ class Entities:
                 del self.legs[leg.key]
         for call in self.on_ended:
             call(session)
+
+
+def _with_line(request: Request, line: str) -> Request:
+    """``request`` with one more header line, and the next CSeq number."""
+    edits = NO_EDITS.replace(request.positions("cseq")[0], f"CSeq: {request.cseq.number + 1} {request.method}").append(line)
+    made = parse(write(request, edits))
+    assert isinstance(made, Request)
+    return made

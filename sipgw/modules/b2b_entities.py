@@ -10,6 +10,7 @@ from sipgw.b2bua.legs import Leg, Role
 from sipgw.exports import Module, mi, param, requires
 from sipgw.modules._b2b_port import Entities
 from sipgw.modules.tm import Tm
+from sipgw.modules.uac_auth import UacAuth
 from sipgw.sip.grammar import is_token
 
 _STORE = "legs that outlive the server come in a later version of sipgw"
@@ -37,6 +38,7 @@ class B2bEntities(Module):
     }
 
     tm: Tm = requires("tm")
+    uac_auth: UacAuth | None = requires("uac_auth", optional=True)
 
     server_hsize: int = param(9, "Size of a hash table", unused="legs are in a dict, which grows by itself")
     client_hsize: int = param(9, "Size of a hash table", unused="legs are in a dict, which grows by itself")
@@ -51,6 +53,7 @@ class B2bEntities(Module):
     async def start(self) -> None:
         """Be ready to take what comes for legs."""
         self.entities = Entities(self.server.user, self.tm, self.b2b_key_prefix)
+        self.entities.auth = self.uac_auth
         self.server.user.on_request.append(self.entities.taken)
 
     @mi("list", alias="b2be_list")

@@ -240,6 +240,7 @@ class B2bLogic(Module):
         if context is None:
             return True
         caller.token = context
+        callee.avps = run.avps
         context.kept[KEPT] = run.keep()[KEPT] = session, caller
         self.sessions[session.key] = session
         self._routes[session.key] = routes

@@ -459,6 +459,92 @@ class CourseTests(Back):
         self.gone()
 
 
+class PasswordTests(Back):
+    """With uac_auth."""
+
+    PARAMS = 'loadmodule "uac_auth.so"\nmodparam("uac_auth", "credential", "me:trunk:secret")\n'
+    CHALLENGE = 'WWW-Authenticate: Digest realm="%s", nonce="n", qop="auth"\r\n'
+
+    def challenged(self, realm: str = "trunk") -> Any:
+        """Bob's server asks for a password; what it gets then, behind the ACK."""
+        self.answer(self.invited, 401, extra=self.CHALLENGE % realm, tag="x")
+        return self.sent(BOB)
+
+    def test_invite(self) -> None:
+        """The INVITE is sent again, with credentials and the next number, which the ACK has too."""
+        self.serve(params=self.PARAMS)
+        self.dial()
+        ack, again = self.challenged()
+        self.assertEqual((ack.method, again.method, again.cseq.number), ("ACK", "INVITE", 3))
+        self.assertIn('username="me"', again.header("Authorization"))
+        self.assertEqual((again.call_id, again.from_tag), (self.invited.call_id, self.invited.from_tag))
+        self.assertEqual(again.body, self.invited.body)
+        self.invited = again
+        self.pick_up()
+        self.assertEqual(self.ack.cseq.number, 3)
+        self.within("BYE", ALICE)
+        (bye,) = self.sent(BOB)
+        self.assertEqual(bye.cseq.number, 4)
+        self.reply(bye, 401, BOB, more=self.CHALLENGE % "trunk")
+        (bye,) = self.sent(BOB)
+        self.assertEqual((bye.method, bye.cseq.number), ("BYE", 5))
+        self.assertIn('username="me"', bye.header("Authorization"))
+        self.reply(bye, 200, BOB)
+        self.gone()
+
+    def test_reinvite(self) -> None:
+        """A re-INVITE that is challenged: its ACK has the second number; so has a CANCEL."""
+        self.serve(params=self.PARAMS)
+        self.talk()
+        for cancelled in (False, True):
+            self.within("INVITE", ALICE)
+            (first,) = self.sent(BOB)
+            self.reply(first, 401, BOB, more=self.CHALLENGE % "trunk")
+            _ack, again = self.sent(BOB)
+            self.sent(ALICE)
+            if cancelled:
+                self.reply(again, 100, BOB)
+                self.within("CANCEL", ALICE, cseq=self.cseq[ALICE], branch=f"INVITE{ALICE}{self.cseq[ALICE]}")
+                (cancel,) = self.sent(BOB)
+                self.assertEqual((cancel.method, cancel.cseq.number), ("CANCEL", again.cseq.number))
+                self.reply(cancel, 200, BOB)
+                self.reply(again, 487, BOB)
+            else:
+                self.reply(again, 200, BOB, more=f"Contact: <sip:bob@127.0.0.1:{BOB}>\r\n")
+                self.within("ACK", ALICE, cseq=self.cseq[ALICE])
+                (ack,) = self.sent(BOB)
+                self.assertEqual((ack.method, ack.cseq.number), ("ACK", again.cseq.number))
+        self.wait(40)
+        self.sent(ALICE), self.sent(BOB)
+        self.hang_up(BOB)
+
+    def test_refused(self) -> None:
+        """An unknown realm, or a password that is refused time and again, is a failure; a cancelled call sends none."""
+        self.serve(params=self.PARAMS)
+        self.dial()
+        (ack,) = self.challenged("other")
+        self.assertEqual((ack.method, self.said(ALICE)[-1]), ("ACK", "401"))
+        self.arrive(request("ACK", to_tag="x"))
+        self.gone()
+        self.serve(params=self.PARAMS)
+        self.dial()
+        for _ in range(2):
+            _ack, self.invited = self.challenged()
+        self.assertEqual([message.method for message in self.challenged()], ["ACK"])
+        self.assertEqual(self.said(ALICE)[-1], "401")
+        self.arrive(request("ACK", to_tag="x"))
+        self.gone()
+        self.serve(params=self.PARAMS)
+        self.dial()
+        self.ring()
+        self.arrive(request("CANCEL"))
+        self.arrive(request("ACK", to_tag="x"))
+        (cancel,) = self.sent(BOB)
+        self.answer(cancel, 200)
+        self.assertEqual([message.method for message in self.challenged()], ["ACK"])
+        self.gone()
+
+
 class LogicTests(Back):
     """Sessions of the script's own."""
 
