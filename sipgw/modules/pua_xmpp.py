@@ -6,10 +6,13 @@ server for both; this one needs none."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sipgw.db.errors import DatabaseError
 from sipgw.exports import REQUEST, Module, function, mi, param, requires, statistic
+from sipgw.interfaces import Change, Database
 from sipgw.presence.subscriptions import Subscriptions
 from sipgw.proxy.forward import NoWay
 from sipgw.proxy.originate import originate
@@ -23,6 +26,7 @@ from sipgw.xmpp.link import Down
 from sipgw.xmpp.roster import Pair, Roster
 from sipgw.xmpp.stanza import Element
 
+TABLE, VERSION = "xmpp_watchers", 1
 _NO_PUBLISH = "it is where OpenSIPS's module sends PUBLISH; sipgw tells phones by itself and sends none"
 
 
@@ -52,6 +56,8 @@ class PuaXmpp(Module):
     server_address: str = param("", "The address that our requests bear", unused="they bear those of the people they are about")
     presence_server: str = param("", "The presence server", unused=_NO_PUBLISH)
     phones: int = param(0, "Show Jabber users who of ours has a phone registered, to whoever asks (needs usrloc)")
+    keep_watchers: int = param(0, "Keep in the table xmpp_watchers who watches, so that a restart tells them who is there again")
+    db_url: str = param("", "The database with that table; empty: db_default_url")
     location_table: str = param("location", "The table of usrloc that tells it")
 
     pua_xmpp_subscriptions = statistic("subscriptions of phones to Jabber users", read="_subscriptions")
@@ -60,6 +66,7 @@ class PuaXmpp(Module):
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         self.subscriptions: Subscriptions | None = None
         self.roster: Roster | None = None
+        self.database: Database | None = None
         super().__init__(server, **parameters)
 
     # ---- the beginning and the end ----
@@ -72,6 +79,8 @@ class PuaXmpp(Module):
         self.subscriptions = Subscriptions(user, self._send, self, PIDF)
         roster = self.roster = Roster(self, self._registered if self.phones else None)
         gateway = self._gateway()
+        if self.phones and self.keep_watchers:
+            await self._open(roster)
         gateway.roster = roster
         for link in gateway.links.values():
             if link.ready:
@@ -80,6 +89,13 @@ class PuaXmpp(Module):
             self.usrloc.table(self.location_table)
             for name in ("E_UL_AOR_INSERT", "E_UL_AOR_DELETE"):
                 user.events.join(user.events.publish(name), "pua_xmpp", _Registrations(self))
+
+    async def _open(self, roster: Roster) -> None:
+        """Read who watches."""
+        database = self.database = await self.server.databases.open(self.db_url)
+        await self.server.databases.check(database, TABLE, VERSION)
+        for sip, jabber in await database.select(TABLE, ("sip", "jabber")):
+            roster.admit(Pair(Jid.parse(sip), Jid.parse(jabber)))
 
     async def stop(self) -> None:
         """Tell phones that we leave; Jabber is told by the gateway."""
@@ -132,6 +148,20 @@ class PuaXmpp(Module):
         """What is known of a Jabber user has changed."""
         if self.subscriptions is not None:
             self.subscriptions.changed(pair)
+
+    def watching(self, pair: Pair, on: bool) -> None:
+        """A Jabber user watches a SIP user, or no more."""
+        if self.database is not None:
+            id = hashlib.sha256(f"{pair.sip} {pair.jabber}".encode()).hexdigest()
+            row = {"id": id, "sip": str(pair.sip), "jabber": str(pair.jabber)}
+            change = Change("replace", TABLE, row, keys=("id",)) if on else Change("delete", TABLE, where={"id": id})
+            self.server.user.launch(self._note(self.database, change))
+
+    async def _note(self, database: Database, change: Change) -> None:
+        try:
+            await database.batch([change])
+        except DatabaseError as error:
+            self.server.user.log_rarely("xmpp watchers", -1, f"pua_xmpp: who watches is not noted: {error}")
 
     # ---- what subscriptions ask (presence.subscriptions.Source) ----
 

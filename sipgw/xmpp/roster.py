@@ -42,6 +42,9 @@ class Doors(Protocol):
     def changed(self, pair: Pair) -> None:
         """What is known of a watched Jabber user has changed."""
 
+    def watching(self, pair: Pair, on: bool) -> None:
+        """A Jabber user watches a SIP user from now on, or no more."""
+
 
 class _Watched:
     __slots__ = ("devices", "state")
@@ -87,6 +90,12 @@ class Roster:
         return found.state, devices if found.state == "active" else []
 
     # ---- Jabber watches SIP ----
+
+    def admit(self, pair: Pair) -> None:
+        """Let a Jabber user watch a SIP user."""
+        watchers = self.watchers.setdefault(pair.sip, set())
+        self._count += pair.jabber not in watchers
+        watchers.add(pair.jabber)
 
     def tell(self, sip: Jid) -> None:
         """A SIP user has got a phone, or lost the last one."""
@@ -164,6 +173,7 @@ class Roster:
             if jabber in watchers:
                 watchers.discard(jabber)
                 self._count -= 1
+                self.doors.watching(pair, False)
                 if not watchers:
                     self.watchers.pop(sip, None)
             self.doors.say(stanza("presence", sip, jabber, type="unsubscribed"))
@@ -171,8 +181,8 @@ class Roster:
             if jabber not in watchers:
                 if self._count >= MOST:
                     return
-                self._count += 1
-                self.watchers.setdefault(sip, watchers).add(jabber)
+                self.admit(pair)
+                self.doors.watching(pair, True)
             if kind == "subscribe":
                 self.doors.say(stanza("presence", sip, jabber, type="subscribed"))
             self._show(sip, jabber)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.threads import deferToThread
+
+from sipgw.db.making import create
+from sipgw.db.session import open_store
 from sipgw.sip.message import Request, Response
 from sipgw.sip.pidf import PIDF, Pidf
 from tests.servers.prosody import COMPONENT, DOMAIN, prosody
@@ -97,3 +101,35 @@ class PresenceTests(Gatewayed):
         await self.until(lambda: seen()[-1] == "available")
         self.leave()
         await self.until(lambda: seen()[-1] == "unavailable")
+
+
+class KeptTests(Gatewayed):
+    """Who watches is kept on disk."""
+
+    CLIENTS = ("paris",)
+    MORE = 'loadmodule "db_sqlite.so"\nmodparam("pua_xmpp", "keep_watchers", 1)'
+
+    def script(self, text: str) -> str:
+        """Have a database."""
+        url = f"sqlite://{self.folder}/watchers.db"
+        store = open_store(url, create=True)
+        create(store, ["xmpp_watchers"])
+        store.close()
+        return f'db_default_url = "{url}"\n{text}'
+
+    async def test_restart(self):
+        """sipgw goes and comes, the client stays: it sees alice again as soon as her phone registers."""
+        paris = self.jabbers["paris"]
+
+        def seen() -> str:
+            mine = [each for each in paris.stanzas if (each.get("from") or "") == f"alice@{COMPONENT}/sip"]
+            return mine[-1].get("type", "available") if mine else ""
+
+        paris.send(f"<presence to='alice@{COMPONENT}' type='subscribe'/>")
+        await self.until(lambda: seen() == "available")
+        self.leave()
+        await self.until(lambda: seen() == "unavailable")
+        await deferToThread(self.child.wait)
+        self.start()
+        await self.register()
+        await self.until(lambda: seen() == "available")

@@ -30,6 +30,7 @@ class RosterTests(SynchronousTestCase):
         """A roster whose words are kept."""
         self.said: list[Element] = []
         self.told: list[Pair] = []
+        self.noted: list[bool] = []
         self.here = False
 
     def roster(self, phones: bool = False) -> Roster:
@@ -42,6 +43,9 @@ class RosterTests(SynchronousTestCase):
 
     def changed(self, pair: Pair) -> None:
         self.told.append(pair)
+
+    def watching(self, pair: Pair, on: bool) -> None:
+        self.noted.append(on)
 
     def words(self) -> list[str]:
         """The kinds of what was said since the last time."""
@@ -114,7 +118,7 @@ class RosterTests(SynchronousTestCase):
         roster.up("sip.test")
         self.assertEqual(self.words(), ["available", "available"])
         self.come(roster, presence(kind="unsubscribe"))
-        self.assertEqual(self.words(), ["unsubscribed"])
+        self.assertEqual((self.words(), self.noted), (["unsubscribed"], [True, True, False]))
         roster.tell(ALICE)
         self.assertEqual(self.words(), ["available"])
 
