@@ -1,0 +1,1 @@
+fraud_detection counts calls by user and prefix (a minute, a day, at a time, in a row, their duration), and tells the script and by events when thresholds of the database are reached; see examples/fraud.cfg.
