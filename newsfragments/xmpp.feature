@@ -1,1 +1,1 @@
-The module `xmpp`: SIP phones and Jabber users write to each other through an XMPP server, with receipts, chat states, threads and errors both ways.
+The module `xmpp`: SIP phones and Jabber users write to each other through an XMPP server, with receipts, chat states, threads and errors both ways; phones in chat rooms; messages kept on disk while the server is away.

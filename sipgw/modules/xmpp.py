@@ -24,6 +24,7 @@ from sipgw.xmpp.gateway import Gateway, GatewaySettings, Origin
 from sipgw.xmpp.link import Link, LinkSettings
 from sipgw.xmpp.message import Page
 from sipgw.xmpp.queue import TABLE, VERSION, Queue
+from sipgw.xmpp.rooms import Rooms
 
 COMPONENT_PORT = 5347
 _RESULT = "xmpp result"
@@ -84,6 +85,7 @@ class Xmpp(Module):
         "", "Write Jabber users as sip:user*their.domain@our.domain, with this character; empty: sip:user@their.domain",
         check=separator,
     )
+    rooms_domain: str = param("", "A domain whose users are chat rooms (XEP-0045): rooms.jabber.example", each="add_rooms")
     resources: int = param(0, "Keep the resource of a Jabber user, as the parameter gr of the URI")
     xmpp_tls: int = param(0, "Speak TLS with the server from the beginning, and check its certificate for xmpp_host")
     receipts: str = param(
@@ -111,6 +113,7 @@ class Xmpp(Module):
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         self._more: list[dict[str, str]] = []
+        self._rooms: set[str] = set()
         self.gateway: Gateway | None = None
         super().__init__(server, **parameters)
 
@@ -131,6 +134,11 @@ class Xmpp(Module):
             jabber_domain(values[key])
         self._more.append(values)
 
+    def add_rooms(self, text: str) -> None:
+        """Note a domain of chat rooms."""
+        jabber_domain(text)
+        self._rooms.add(Jid.parse(text).domain)
+
     async def start(self) -> None:
         """Connect each component; that the server is away ends nothing."""
         user = self.server.user
@@ -142,6 +150,8 @@ class Xmpp(Module):
         domains = Domains(names, user.is_myself, self.domain_separator, bool(self.resources))
         settings = GatewaySettings(receipts=self.receipts, composing=bool(self.composing))
         gateway = self.gateway = Gateway(user, self, domains, settings, self._tell)
+        if self._rooms:
+            gateway.rooms = Rooms(self._rooms, gateway, user.wall_clock)
         tls: Any = None
         if self.xmpp_tls:
             from twisted.internet.ssl import optionsForClientTLS
@@ -274,7 +284,7 @@ class Xmpp(Module):
             }
             for link in gateway.links.values()
         ]
-        return {"Links": links, "Messages": dict(gateway.counts), "Queue": self._queued()}
+        return {"Links": links, "Messages": dict(gateway.counts), "Queue": self._queued(), "Rooms": self._in_rooms()}
 
     @mi("queue", module="xmpp")
     async def list_queue(self) -> dict[str, Any]:
@@ -314,6 +324,10 @@ class Xmpp(Module):
     def _queued(self) -> int:
         queue = None if self.gateway is None else self.gateway.queue
         return 0 if queue is None else sum(queue.counts.values())
+
+    def _in_rooms(self) -> int:
+        rooms = None if self.gateway is None else self.gateway.rooms
+        return 0 if rooms is None else len(rooms.members)
 
     def _links_up(self) -> int:
         return 0 if self.gateway is None else sum(link.ready for link in self.gateway.links.values())

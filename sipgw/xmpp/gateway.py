@@ -6,7 +6,7 @@ one message waits for the answer to the one before it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
@@ -21,8 +21,9 @@ from sipgw.xmpp.disco import answer
 from sipgw.xmpp.link import Down, Link
 from sipgw.xmpp.message import Page, failure_note, is_carbon, receipt, stamp_delay, to_sip, to_stanza, wants_receipt
 from sipgw.xmpp.queue import Item, Queue
+from sipgw.xmpp.rooms import Rooms
 from sipgw.xmpp.roster import Roster
-from sipgw.xmpp.stanza import Element, child, error_of, error_to, local_name
+from sipgw.xmpp.stanza import COMPONENT, Element, SubElement, child, error_of, error_to, local_name, stanza
 
 __all__ = ["Gateway", "GatewaySettings", "Origin", "Sip"]
 
@@ -95,6 +96,8 @@ class Gateway:
         """Where messages wait while the server is away; None: they are answered 480."""
         self.roster: Roster | None = None
         """Who watches whom; None: presence goes neither way."""
+        self.rooms: Rooms | None = None
+        """The chat rooms; None: there are none."""
         self._flushing: set[str] = set()
         self.counts = dict.fromkeys(("sent", "received", "failed", "refused", "dropped"), 0)
         self._waiting: dict[tuple[str, str], list[Element]] = {}
@@ -109,6 +112,8 @@ class Gateway:
         """Leave."""
         if self.roster is not None:
             self.roster.leave()
+        for element in () if self.rooms is None else self.rooms.farewell():
+            self.say(self.links[Jid.parse(element.get("from", "")).domain], element)
         for link in self.links.values():
             await link.stop()
 
@@ -126,6 +131,8 @@ class Gateway:
             return error.status, error.reason
         if element is None:
             return ACCEPTED
+        if self.rooms is not None and self.rooms.serves(receiver):
+            return await self.rooms.take(element, sender, receiver)
         return await self.deliver(element, sender.domain)
 
     async def deliver(self, element: Element, domain: str) -> tuple[int, str]:
@@ -218,6 +225,8 @@ class Gateway:
         self._flush(link.settings.domain)
         if self.roster is not None:
             self.roster.up(link.settings.domain)
+        for entering in [] if self.rooms is None else self.rooms.up(link.settings.domain):
+            self.user.launch(_done(entering))
 
     def down(self, link: Link, reason: str) -> None:
         """The server is not there."""
@@ -226,6 +235,8 @@ class Gateway:
         self.tell("E_XMPP_LINK", domain=link.settings.domain, state="stopped" if link.stopped else "down", reason=reason)
         if self.roster is not None:
             self.roster.down(link.settings.domain)
+        if self.rooms is not None:
+            self.rooms.down(link.settings.domain)
 
     def came(self, link: Link, element: Element) -> None:
         """Take a stanza. Only for users of the component, and only from others."""
@@ -239,9 +250,11 @@ class Gateway:
             return
         name = local_name(element)
         if name == "message":
-            self._message(link, element, sender, receiver)
+            self._came_message(link, element, sender, receiver)
         elif name == "presence":
-            if self.roster is not None:
+            if self.rooms is not None and self.rooms.serves(sender):
+                self.rooms.came(element, sender, receiver)
+            elif self.roster is not None:
                 self.roster.came(element, sender, receiver)
             elif element.get("type") == "subscribe":
                 self.say(link, error_to(element, 501))
@@ -261,20 +274,30 @@ class Gateway:
 
     # ---- Jabber to SIP ----
 
-    def _message(self, link: Link, element: Element, sender: Jid, receiver: Jid) -> None:
+    def _came_message(self, link: Link, element: Element, sender: Jid, receiver: Jid) -> None:
         if is_carbon(element):
             self.counts["dropped"] += 1
             return
+        if self.rooms is not None and self.rooms.serves(sender):
+            said = self.rooms.heard(element, sender, receiver)
+            if said is None:
+                return
+            element = said
         if element.get("type") == "error":
             self._late_error(link, element, sender, receiver)
             return
+        self._message(link, element, sender, receiver)
+
+    def _message(self, link: Link, element: Element, sender: Jid, receiver: Jid) -> None:
+        """Let a message wait for those before it."""
         pair = (str(sender.bare), str(receiver.bare))
         waiting = self._waiting.get(pair)
         if waiting is None:
             self._waiting[pair] = [element]
         elif len(waiting) >= MOST_OF_PAIR or self._under_way >= MOST:
             self.counts["refused"] += 1
-            self.say(link, error_to(element, 423, "Too many messages wait"))
+            if element.get("type") != "groupchat":
+                self.say(link, error_to(element, 423, "Too many messages wait"))
             return
         else:
             waiting.append(element)
@@ -322,6 +345,10 @@ class Gateway:
         self.counts["received"] += 1
         if page.quiet:
             return
+        if element.get("type") == "groupchat":
+            if self.rooms is not None:
+                await self.rooms.answered(receiver, sender, status)
+            return
         if status >= 300:
             self.counts["failed"] += 1
             self.say(link, error_to(element, status, reason))
@@ -342,5 +369,15 @@ class Gateway:
             origin = Origin(str(sender), str(receiver), element.get("id", ""), link.settings.domain, link.settings.host)
             self.user.launch(self._tell_failure(to_uri, from_uri, page, origin))
 
+    def show(self, receiver: Jid, room: Jid, text: str) -> None:
+        """Let a phone hear something from a room (xmpp.rooms.Doors)."""
+        said = stanza("message", room, receiver, type="groupchat")
+        SubElement(said, f"{{{COMPONENT}}}body").text = text
+        self._message(self.links[receiver.domain], said, room, receiver)
+
     async def _tell_failure(self, receiver: str, sender: str, page: Page, origin: Origin) -> None:
         await self.sip.message(receiver, sender, page, origin)
+
+
+async def _done(entering: Awaitable[tuple[int, str]]) -> None:
+    await entering
