@@ -107,6 +107,8 @@ class Prometheus(Module):
         self._wanted: list[str] = []
         self._rules: list[Rule] = []
         self._registry: Any = None
+        self._helps: dict[tuple[str, str], str] = {}
+        """What statistics of modules are, by group and name."""
         self._traffic: Traffic | None = None
         super().__init__(server, **parameters)
 
@@ -121,6 +123,10 @@ class Prometheus(Module):
         user = self.server.user
         if self.script_route and self.script_route not in user.routes.named:
             raise ValueError(f"prometheus: there is no route[{self.script_route}] (script_route)")
+        self._helps = {
+            (module.name, declared.name or key): declared.doc
+            for module in self.server.modules.values() for key, declared in module.exports.statistics.items()
+        }
         if self.traffic:
             self._traffic = Traffic(user)
             self._registry = make_registry(self._traffic)
@@ -180,7 +186,8 @@ class Prometheus(Module):
             self.server.user.broken(error)
             return
         kind = "counter" if isinstance(statistic, Counter) else "gauge"
-        page.add(page.family(name_of(self.delimiter.join(filter(None, parts))), kind), value, labels)
+        help = self._helps.get((statistic.group, statistic.name), "")
+        page.add(page.family(name_of(self.delimiter.join(filter(None, parts))), kind, help), value, labels)
 
     # -- the script
 

@@ -103,6 +103,7 @@ class PrometheusTests(SynchronousTestCase):
     def test_all(self) -> None:
         """``all`` shows all statistics there are; whatever their names, the page can be read."""
         self.start('"statistics", "all"', '"group_mode", 2')
+        self.assertRegex(self.ask()[1], r'# HELP opensips_inuse_transactions \w.*\n# TYPE opensips_inuse_transactions gauge\n')
         everything = {each.group for each in self.wired.server.statistics}
         shown = {dict(key[1:]).get("group") for key in self.samples() if isinstance(key, tuple)}
         self.assertLessEqual(everything, shown)
