@@ -35,8 +35,8 @@ class Values(ABC):
         self.block: list[ast.stmt] = []
         self.run = "run"
         """The run whose variables are read: this one, or that of another message."""
-        self.vars: ast.expr = pieces.attribute("run", "vars")
-        """How the ``$var``s are had: a local of the route keeps them."""
+        self.local_vars = False
+        """Whether a local of the route keeps the ``$var``s."""
         self.uses_vars = False
         self.can_wait = False
         """Whether this is a route that waits."""
@@ -47,6 +47,11 @@ class Values(ABC):
         self.file = ""
         """The file of the route; "" outside of one."""
         self._temps: dict[str, int] = {}
+
+    @property
+    def vars(self) -> ast.expr:
+        """How the ``$var``s are had; a new node each time, since each stands at a line of its own."""
+        return pieces.name("var") if self.local_vars else pieces.attribute("run", "vars")
 
     # ---- names ----
 

@@ -139,7 +139,7 @@ class Unit:
         colour = self.colours.routes[key]
         route = colour.route
         writer = Statements(self)
-        writer.vars = name("var")
+        writer.local_vars = True
         writer.pos = route.pos
         writer.file = route.pos.file
         writer.judged = colour.judges
