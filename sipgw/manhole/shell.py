@@ -20,10 +20,12 @@ from sipgw.manhole.growth import leak_finder, profiler
 from sipgw.manhole.keys import Identity
 from sipgw.manhole.prompt import CompletingLine
 from sipgw.manhole.show import show
+from sipgw.manhole.stepping import Stepper, Watch
 from sipgw.manhole.tap import Tap
-from sipgw.manhole.trace import Trace
+from sipgw.manhole.trace import Conditions, Test, Trace
 from sipgw.manhole.views import all_routes, views
 from sipgw.mi.jsonrpc import MIError
+from sipgw.script.run import Run
 
 BANNER = "The running sipgw: {names}. The tabulator completes, help(...) explains, Ctrl-D ends."
 
@@ -66,6 +68,7 @@ class Tools:
 
     server: Server
     tap: Tap
+    stepper: Stepper
     profile: Any
     leaks: Any
 
@@ -76,10 +79,37 @@ class Tools:
         def files() -> set[str]:
             return {route.file for route in all_routes(server.user.routes)}
 
-        return cls(server, Tap(server.user), profiler(server.reactor, files), leak_finder())
+        stepper = Stepper(server.user, server.reactor, lambda: server.symbols, files)
+        return cls(server, Tap(server.user), stepper, profiler(server.reactor, files), leak_finder())
 
 
-def namespace(tools: Tools, who: Identity, tell: Callable[[str], None]) -> dict[str, Any]:
+def watchers(stepper: Stepper, tell: Callable[[str], None], made: list[Watch]) -> dict[str, Any]:
+    """``step`` and ``breakpoint``; what they make is in ``made``."""
+
+    def fits(conditions: Conditions) -> Callable[[Run], bool]:
+        return lambda run: conditions.fit(run.message, "" if run.flow is None else run.flow.host)
+
+    def step(where: Test | None = None, **conditions: str) -> Watch:
+        """Show each line of the script that the chosen messages run, and what it changes; conditions as for trace."""
+        chosen = Conditions(where, **conditions)
+        made.append(stepper.watch(fits(chosen), tell, None, str(chosen)))
+        return made[-1]
+
+    def breakpoint(place: str, where: Test | None = None, **conditions: str) -> Watch:
+        """Stop the chosen messages, and no others, at a line: breakpoint("opensips.cfg:120", caller="1000").
+
+        stopped lists them; stopped[0]["$ru"] reads a variable or sets it, stopped[0].next() goes to the next line, .go() on."""
+        file, _, line = place.rpartition(":")
+        if not file or not line.isdigit():
+            raise ValueError("write file:line, such as opensips.cfg:120")
+        chosen = Conditions(where, **conditions)
+        made.append(stepper.watch(fits(chosen), tell, (file, int(line)), str(chosen)))
+        return made[-1]
+
+    return {"step": step, "breakpoint": breakpoint, "stopped": stepper.stopped}
+
+
+def namespace(tools: Tools, who: Identity, tell: Callable[[str], None], made: list[Watch]) -> dict[str, Any]:
     """What the shell knows by name; ``tell`` shows a text that comes by itself."""
     server = tools.server
     return {
@@ -90,6 +120,7 @@ def namespace(tools: Tools, who: Identity, tell: Callable[[str], None]) -> dict[
         "who": who,
         **views(server),
         "trace": Trace(tools.tap, tell),
+        **watchers(tools.stepper, tell, made),
         "profile": tools.profile,
         "leaks": tools.leaks,
     }
@@ -128,7 +159,9 @@ class Shell(CompletingLine, Manhole):
         super().__init__()
         self._server = tools.server
         self._who = who
-        self.names = namespace(tools, who, self.tell)
+        self._made: list[Watch] = []
+        self.names = namespace(tools, who, self.tell, self._made)
+        self._trace: Trace = self.names["trace"]
 
     def connectionMade(self) -> None:
         """Begin."""
@@ -154,7 +187,9 @@ class Shell(CompletingLine, Manhole):
 
     def connectionLost(self, reason: Any) -> None:
         """End what the session has begun."""
-        self.names["trace"].stop()
+        for each in self._made:
+            each.stop()
+        self._trace.stop()
         super().connectionLost(reason)
 
     def addOutput(self, data: Any, isAsync: Any = None) -> None:

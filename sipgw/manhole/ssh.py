@@ -7,7 +7,6 @@ forwarding of ports, agents or X11, and no sftp: Conch has none of them unless a
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from twisted.conch.avatar import ConchUser
@@ -22,7 +21,7 @@ from twisted.conch.ssh.transport import SSHServerTransport
 from twisted.conch.ssh.userauth import SSHUserAuthServer
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.error import ConnectionDone, ProcessDone, ProcessTerminated
 from twisted.python.components import registerAdapter
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -139,6 +138,7 @@ class Session:
         self._avatar = avatar
         self._size: tuple[int, int] | None = None
         self._lines: Lines | None = None
+        self._terminal: ServerProtocol | None = None
 
     def getPty(self, _terminal: bytes, size: tuple[int, int, int, int], _modes: Any) -> None:
         """There is a terminal of that size."""
@@ -151,8 +151,8 @@ class Session:
     def openShell(self, process: Any) -> None:
         """Begin what the user's role has."""
         if self._size is not None:
-            terminal = partial(ServerProtocol, self._avatar.terminal)
-            TerminalSessionTransport(process, terminal(), self._avatar, *self._size)
+            self._terminal = ServerProtocol(self._avatar.terminal)
+            TerminalSessionTransport(process, self._terminal, self._avatar, *self._size)
             return
         lines = self._lines = self._avatar.lines()
         connection: Any = self._avatar.conn
@@ -188,7 +188,10 @@ class Session:
             self._lines.finish()
 
     def closed(self) -> None:
-        """It is over."""
+        """It is over: what runs in the terminal is told, which Conch does not do."""
+        terminal, self._terminal = self._terminal, None
+        if terminal is not None:
+            terminal.connectionLost(Failure(ConnectionDone()))
 
 
 registerAdapter(Session, Avatar, ISession)

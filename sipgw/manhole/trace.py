@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sipgw.manhole.ladder import Ladder, ladder
@@ -20,6 +21,33 @@ MAX_MESSAGES = 10_000
 MAX_OCTETS = 32 << 20
 """What is kept of them."""
 Test = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Which messages are meant; all that are given must hold."""
+
+    where: Test | None = None
+    caller: str = ""
+    callee: str = ""
+    call_id: str = ""
+    ip: str = ""
+    method: str = ""
+
+    def fit(self, message: Request | Response, host: str) -> bool:
+        """Whether a message of, or to, the peer ``host`` is meant; ``MalformedMessage`` if it cannot be read."""
+        return bool(
+            (not self.call_id or message.call_id == self.call_id)
+            and (not self.ip or host.strip("[]") == self.ip.strip("[]"))
+            and (not self.method or message.method == self.method.upper())
+            and (not self.caller or _is(message.from_.uri_text, self.caller))
+            and (not self.callee or _is(message.to.uri_text, self.callee) or _is(_target(message), self.callee))
+            and (self.where is None or self.where(message))
+        )
+
+    def __str__(self) -> str:
+        given = [f"{each.name}={getattr(self, each.name)!r}" for each in fields(self)[1:] if getattr(self, each.name)]
+        return ", ".join(["a function"] * (self.where is not None) + given) or "everything"
 
 
 class Trace:
@@ -39,7 +67,7 @@ class Trace:
     def __init__(self, tap: Tap, tell: Callable[[str], None]) -> None:
         self._tap = tap
         self._tell = tell
-        self._tests: list[Callable[[Seen], Any]] = []
+        self._conditions = Conditions()
         self._calls: OrderedDict[str, None] = OrderedDict()
         self._ladder = Ladder()
         self._on = False
@@ -63,22 +91,8 @@ class Trace:
         self._calls.clear()
         self._octets = 0
         self._ladder = Ladder()
-        self._tests = []
-        if where is not None:
-            self._tests.append(lambda seen: where(seen.message))
-        if caller:
-            self._tests.append(lambda seen: _is(seen.message.from_.uri_text, caller))
-        if callee:
-            self._tests.append(lambda seen: _is(seen.message.to.uri_text, callee) or _is(_target(seen.message), callee))
-        if call_id:
-            self._tests.append(lambda seen: seen.message.call_id == call_id)
-        if ip:
-            self._tests.append(lambda seen: seen.peer[0].strip("[]") == ip.strip("[]"))
-        if method:
-            self._tests.append(lambda seen: seen.message.method == method.upper())
-        given = {"caller": caller, "callee": callee, "call_id": call_id, "ip": ip, "method": method}
-        said = [f"{name}={value!r}" for name, value in given.items() if value]
-        self._what = ", ".join(["a function"] * (where is not None) + said) or "everything"
+        self._conditions = Conditions(where, caller, callee, call_id, ip, method)
+        self._what = str(self._conditions)
         self._on = True
         self._tap.listen(self._seen)
         return self
@@ -110,7 +124,7 @@ class Trace:
         try:
             call_id = seen.message.call_id or ""
             if call_id not in self._calls:
-                if not all(test(seen) for test in self._tests):
+                if not self._conditions.fit(seen.message, seen.peer[0]):
                     return
                 self._calls[call_id] = None
                 if len(self._calls) > MAX_CALLS:

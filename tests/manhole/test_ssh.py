@@ -149,8 +149,8 @@ modparam("manhole", "authorized_keys", "FOLDER/keys")
             terminal.until(r"\['[a-z]+:")
             terminal.type("routes\r")
             terminal.until(r"opensips\.cfg:\d+")
-            terminal.type("calls, registrations, transactions\r")
-            terminal.until(r"\(\(no calls\), \(no registrations\), \(no transactions\)\)")
+            terminal.type("calls, registrations, len(transactions[:0])\r")
+            terminal.until(r"\(\(no calls\), \(no registrations\), 0\)")
             terminal.type("mi('nosuch')\r")
             terminal.until("MIError: -32601 Method not found")
             terminal.type("for x in 'ab':\r  print(x + 'c')\r\r")
@@ -174,6 +174,35 @@ modparam("manhole", "authorized_keys", "FOLDER/keys")
         for line in ("admin@desk comes in, role admin", "admin@desk: >>> 6 * 7", "admin@desk leaves"):
             wait_for(lambda line=line: line in self.child.text(), line)  # type: ignore[misc]
         self.assertEqual(re.findall("Traceback|bug:", self.child.text()), [])
+
+    def test_breakpoint(self) -> None:
+        """A breakpoint holds one call while others pass; it goes on when it is told to, or when the user leaves."""
+        lines = (self.folder / "opensips.cfg").read_text().splitlines()
+        line = next(number for number, text in enumerate(lines, 1) if "send_reply" in text)
+        phone = Phone(self.port)
+        self.addCleanup(phone.close)
+        with Terminal(self.terminal("admin")) as terminal:
+            terminal.until(">>> ")
+            terminal.type(f"breakpoint('opensips.cfg:{line}', caller='held')\r")
+            terminal.until(f"stopping caller='held' at opensips.cfg:{line}, 0 so far")
+            self.assertIsNone(phone.request("OPTIONS", "sip:x@127.0.0.1", user="held", patience=0.2))
+            terminal.until(rf"stopped\[0\]: OPTIONS sip:x@127.0.0.1.*opensips.cfg:{line}: send_reply")
+            for _ in range(100):
+                self.assertEqual(phone.request("OPTIONS", "sip:y@127.0.0.1", user="passing"), 200)
+            terminal.type("stopped[0]['$fU']\r")
+            terminal.until("'held'")
+            terminal.type("stopped[0].go()\r")
+            phone.socket.settimeout(20)
+            self.assertIn(b"From: <sip:held@", phone.socket.recv(65535))
+            self.assertIsNone(phone.request("OPTIONS", "sip:x@127.0.0.1", user="held", patience=0.2))
+            terminal.type("step(caller='stepped')\r")
+            terminal.until("stepping caller='stepped'")
+            self.assertEqual(phone.request("OPTIONS", "sip:z@127.0.0.1", user="stepped"), 200)
+            terminal.until(rf"OPTIONS sip:z@127.0.0.1 opensips.cfg:{line}: send_reply")
+            terminal.type("\x04")
+            terminal.end()
+        phone.socket.settimeout(20)
+        self.assertIn(b"From: <sip:held@", phone.socket.recv(65535))
 
 
 class KeyTests(SynchronousTestCase):

@@ -1,0 +1,1 @@
+In the shell of manhole, step(caller="1000") shows each line of the script that the chosen messages run and what it changes; breakpoint("opensips.cfg:120", caller="1000") stops those messages, and no others, at a line, where their variables can be read and set until they go on.
