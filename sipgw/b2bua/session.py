@@ -60,6 +60,9 @@ class Port(Protocol):
     def ended(self, session: Session) -> None:
         """The session is over."""
 
+    def forget(self, leg: Leg) -> None:
+        """A leg that had left its session is over."""
+
 
 class Logic(Protocol):
     """What decides about a session: a script, or nobody."""
@@ -88,7 +91,8 @@ class Exchange:
 
 @dataclass(eq=False)
 class Session:
-    """A call of two legs; ``caller`` is the server leg. ``values``: ``$b2b_logic.ctx``."""
+    """A call of two legs. ``caller``: the server leg that it began with, or since ``bridge`` the one that stayed; ``callee``: the
+    client leg. ``gone``: legs that were replaced and are not over yet. ``values``: ``$b2b_logic.ctx``."""
 
     key: str
     caller: Leg
@@ -98,20 +102,19 @@ class Session:
     logic: Logic | None = None
     values: dict[str, str] = field(default_factory=dict)
     over: bool = False
+    is_answered: bool = False
+    """Whether the caller has been told that somebody has answered."""
 
     def __post_init__(self) -> None:
         self._timer: Any = None
         self._status = 480, "Temporarily Unavailable"
+        self._bridging: Exchange | None = None
+        self.gone: list[Leg] = []
 
     @property
     def legs(self) -> tuple[Leg, Leg]:
         """Both."""
         return self.caller, self.callee
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the callee has answered."""
-        return self.callee.state in (State.ANSWERED, State.TALKING, State.LEAVING)
 
     def other(self, leg: Leg) -> Leg:
         """The one that ``leg`` talks with."""
@@ -140,7 +143,11 @@ class Session:
                 self.port.cancel(leg, leg.invite.cseq.number)
             elif action is Do.HANG_UP:
                 self._hang_up(leg)
-        if leg.state in (State.OVER, State.LEAVING, State.PARTING, State.CANCELLING) and event is not Event.LEFT:
+        if leg in self.gone:
+            if leg.is_over:
+                self.gone.remove(leg)
+                self.port.forget(leg)
+        elif leg.state in (State.OVER, State.LEAVING, State.PARTING, State.CANCELLING) and event is not Event.LEFT:
             self._give_up_exchange(leg)
             self._leave(self.other(leg))
         if leg.is_over:
@@ -179,7 +186,7 @@ class Session:
         self._finish(exchange)
 
     def _check(self) -> None:
-        if not self.over and self.caller.is_over and self.callee.is_over:
+        if not self.over and self.caller.is_over and self.callee.is_over and not self.gone:
             self.over = True
             if self._timer is not None:
                 self._timer.cancel()
@@ -225,6 +232,9 @@ class Session:
 
     def _pass_heard(self, status: int, response: Response | None) -> None:
         """Give the caller what the callee has answered."""
+        if self._bridging is not None:
+            self._bridge_heard(self._bridging, status, response)
+            return
         content = NOTHING if response is None else self.port.content(response, self.caller)
         reply = status, _phrase(status) if response is None else response.reason, content
         if status < 200:
@@ -232,6 +242,7 @@ class Session:
         elif status >= 300:
             self._step(self.caller, Event.FAILURE, reply=reply)
         elif self._step(self.caller, Event.SUCCESS, reply=reply):
+            self.is_answered = True
             self._timer = self.port.after(ACK_PATIENCE, lambda: self._lost(self.caller))
         else:
             self._leave(self.callee)
@@ -258,6 +269,73 @@ class Session:
 
     def _lost(self, leg: Leg) -> None:
         self._step(leg, Event.NO_ACK)
+
+    # -- another leg in the place of one
+
+    def can_bridge(self, kept: Leg) -> bool:
+        """Whether ``kept`` may be joined with somebody else: it talks, and no INVITE is under way on it."""
+        return not self.over and kept in self.legs and kept.state is State.TALKING and kept.exchange is None
+
+    def bridge(self, kept: Leg, new: Leg) -> None:
+        """Let ``kept``, which may, talk with ``new``, a client leg whose INVITE (without a body) goes out next.
+
+        The other one is hung up on. The offer in the 2xx of ``new`` goes to ``kept`` in a re-INVITE, and the answer to that into
+        the ACK for ``new`` (RFC 3725 4.4). If either refuses, both end."""
+        old = self.other(kept)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._bridging = Exchange(new, kept, None)
+        kept.exchange = self._bridging
+        self.gone.append(old)
+        self.caller, self.callee = kept, new
+        self._step(old, Event.LEAVE)
+        if old.is_over and old in self.gone:
+            self.gone.remove(old)
+            self.port.forget(old)
+
+    def drop(self, leg: Leg) -> None:
+        """Forget what there is to be said to ``leg``: it has ended by itself. ``bridge`` the other one now, or ``settle``."""
+        self._give_up_exchange(leg)
+        leg.state = State.OVER
+        leg.token = None
+
+    def settle(self) -> None:
+        """End the leg whose other one was dropped, if it was joined with nobody."""
+        if any(leg.is_over for leg in self.legs):
+            for leg in self.legs:
+                self._leave(leg)
+            self._check()
+
+    def _bridge_heard(self, bridging: Exchange, status: int, response: Response | None) -> None:
+        kept = bridging.target
+        if status >= 300 or (status >= 200 and response is None):
+            self._bridging = None
+            self._finish(bridging)
+            self._leave(kept)
+            self._check()
+        elif status >= 200 and response is not None and kept.exchange is bridging:
+            content = self.port.content(response, kept)
+            bridging.number = self.port.send(kept, "INVITE", content, lambda its, found: self._bridged(bridging, its, found))
+
+    def _bridged(self, bridging: Exchange, status: int, response: Response | None) -> None:
+        """Take a response to the re-INVITE that joins the two, a 2xx each time that it comes."""
+        kept, new = bridging.target, bridging.source
+        if 0 < status < 200:
+            return
+        if response is not None and status < 300 and status:
+            if kept.dialog is not None:
+                self.port.acknowledge(kept, kept.dialog, bridging.number, NOTHING)
+            if kept.exchange is bridging:
+                if kept.dialog is not None:
+                    kept.dialog.refresh(response)
+                self._bridging = None
+                self._finish(bridging)
+                self._step(new, Event.ACK, reply=(0, "", self.port.content(response, new)))
+        elif kept.exchange is bridging:
+            self._bridging = None
+            self._finish(bridging)
+            self._leave(kept)
 
     # -- what comes within a leg
 
@@ -319,7 +397,8 @@ class Session:
                 self.port.reply(leg, token, 481, "", NOTHING)
             return
         other = self.other(leg)
-        if other.dialog is None or other.state in (State.LEAVING, State.PARTING, State.CANCELLING, State.OVER):
+        ending = other.state in (State.LEAVING, State.PARTING, State.CANCELLING, State.OVER)
+        if leg in self.gone or other.dialog is None or ending:
             self.port.reply(leg, token, 481, "", NOTHING)
         elif request.method == "INVITE":
             self._reinvite(leg, other, request, token)

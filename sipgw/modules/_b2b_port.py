@@ -161,9 +161,14 @@ class Entities:
                     leg.invite = _with_line(invite, line)
                     self.start(session, next_hop, challenges + 1)
                     return
-            session.heard(status, response)
+            if session.callee is leg:
+                session.heard(status, response)
 
-        self.user.launch(self._send(leg, invite, answered, next_hop, session.success, None))
+        def success(response: Response) -> None:
+            if session.callee is leg:
+                session.success(response)
+
+        self.user.launch(self._send(leg, invite, answered, next_hop, success, None))
 
     def _credentials(self, leg: Leg, request: Request, status: int, response: Response | None, challenges: int) -> str:
         """The line that answers a challenge; "" if there is none, or no password for it, or it was refused twice."""
@@ -247,6 +252,10 @@ class Entities:
     def content(self, message: Message, leg: Leg) -> Content:
         """What of ``message`` the other side sees."""
         return self.passing.content(message)
+
+    def forget(self, leg: Leg) -> None:
+        """Forget a leg that had left its session."""
+        self.legs.pop(leg.key, None)
 
     def ended(self, session: Session) -> None:
         """Forget the legs of ``session``."""

@@ -23,6 +23,7 @@ from sipgw.proxy.originate import new_request
 from sipgw.script.regex import BadPattern, compile_regex
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
+from sipgw.sip.address import NameAddr
 from sipgw.sip.errors import SipError
 from sipgw.sip.grammar import is_token
 from sipgw.sip.message import Request, Response
@@ -30,7 +31,7 @@ from sipgw.sip.message import Request, Response
 TOP_HIDING = "top hiding"
 _STORE = "sessions that outlive the server come in a later version of sipgw"
 _LATER = "it comes in a later version of sipgw"
-_BRIDGE = "bridging comes in a later version of sipgw"
+_BRIDGE = "bridging calls that are not answered yet comes in a later version of sipgw"
 _DRAFTS = "b2b drafts"
 _VALUES = "b2b values"
 _CURRENT = "b2b current"
@@ -313,7 +314,7 @@ class B2bLogic(Module):
         run = Run(request, RouteKind.REQUEST, token.server.flow, user.clock(), user)
         run.keep()[KEPT] = session, leg
         run.keep()[_CURRENT] = Current(session, leg, token)
-        user.execute(route, run)
+        user.execute(route, run, lambda _result: session.settle())
 
     def reply(
         self, session: Session, leg: Leg, method: str, status: int, response: Response | None, usual: Callable[[], None]
@@ -372,6 +373,65 @@ class B2bLogic(Module):
         content = Content(text, (body or "").encode("utf-8", "surrogateescape"), "application/sdp" if body and not lines else "")
         self.entities.reply(current.leg, current.token, code, reason, content)
         return True
+
+    @function(REQUEST)
+    def b2b_delete_entity(self, run: Run) -> bool:
+        """Forget the entity that sent the request, which has ended; the other one ends too unless it is bridged in this route."""
+        current = self._current(run, "b2b_delete_entity")
+        if current is None:
+            return False
+        self.entities.reply(current.leg, current.token, 200, "OK", NOTHING)
+        current.session.drop(current.leg)
+        return True
+
+    @function(REQUEST)
+    def b2b_bridge(self, run: Run, entity1: str, entity2: str) -> bool:
+        """Join an entity, "this" or "peer" or one by its id, with a new one, that ``b2b_client_new`` has made; the one that it
+        talked with is hung up on. False if it cannot be: its call is not answered, or an INVITE is under way."""
+        current = self._current(run, "b2b_bridge")
+        if current is None:
+            return False
+        drafts: dict[str, Draft] = run.keep().get(_DRAFTS, {})
+        draft = drafts.get("client")
+        session = current.session
+        names = {leg.id: leg for leg in session.legs} | {"this": current.leg, "peer": session.other(current.leg)}
+        for name, other in ((entity1, entity2), (entity2, entity1)):
+            if draft is not None and other == draft.id and name in names:
+                del drafts["client"]
+                return self._bridge(session, names[name], draft)
+        run.user.log_rarely("b2b_bridge", -1, f"b2b_bridge: {entity1!r} and {entity2!r} are not an entity and a new client")
+        return False
+
+    def _bridge(self, session: Session, kept: Leg, draft: Draft) -> bool:
+        """Join ``kept`` with a new leg."""
+        dialog = kept.dialog
+        if dialog is None or not session.can_bridge(kept):
+            return False
+        contact = _contact(draft.contact) or own_contact(kept.socket)
+        display = draft.display or NameAddr.parse(dialog.remote).display
+        uri = NameAddr.parse(dialog.remote).uri_text
+        invite = new_request(
+            self.server.user, "INVITE", draft.uri, f"{display} <{uri}>" if display else f"<{uri}>", f"<{draft.uri}>",
+            headers=f"{draft.headers}Contact: {contact}\r\n", call_id=self.entities.new_key(), cseq=1,
+        )
+        new = Leg(invite.call_id, Role.CLIENT, invite, id=draft.id, socket=kept.socket, contact=contact)
+        new.avps = kept.avps
+        session.bridge(kept, new)
+        self.entities.add(session)
+        self.entities.start(session, draft.proxy or None)
+        return True
+
+    @mi("bridge", alias="b2b_bridge", recipes=(("dialog_id", "new_uri"), ("dialog_id", "new_uri", "flag")))
+    def bridge(self, dialog_id: str, new_uri: str, flag: int = 0) -> None:
+        """``b2b_logic:bridge``: join the caller of a session, with ``flag`` 1 the callee, with ``new_uri``; the other one is hung
+        up on. ``dialog_id``: the key of the session, or ``callid;from-tag;to-tag`` of one of its legs."""
+        session = self.sessions.get(dialog_id) or self._by_dialog(dialog_id)
+        if session is None:
+            raise MIError(404, "No such session")
+        if not is_uri(new_uri) or flag not in (0, 1):
+            raise MIError(400, "new_uri must be a URI, and flag 0 or 1")
+        if not self._bridge(session, session.legs[flag], Draft("bridged", new_uri)):
+            raise MIError(500, "The call is not answered yet, or an INVITE is under way")
 
     @function()
     def b2b_end_dlg_leg(self, run: Run) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.b2bua.legs import Leg, Role, State
@@ -102,6 +102,9 @@ class FakePort:
     def content(self, message: Message, leg: Leg) -> Content:
         return NOTHING
 
+    def forget(self, leg: Leg) -> None:
+        assert leg.is_over
+
     def ended(self, session: Session) -> None:
         self.ends += 1
 
@@ -119,6 +122,15 @@ class Calling(RuleBasedStateMachine):
         caller.token = self.tokens[0]
         self.final = False
         self.number = 10
+
+    @initialize(steps=st.integers(0, 4))
+    def begins(self, steps: int) -> None:
+        """It rings, is answered, acknowledged, and a re-INVITE is on its way: or only some of that."""
+        for step in (
+            lambda: self.callee_answers(180, "b1"), lambda: self.callee_answers(200, "b1"), lambda: self.ack(0),
+            lambda: self.request(0, "INVITE", False),
+        )[:steps]:
+            step()
 
     @rule(status=st.sampled_from(STATUSES), tag=st.sampled_from(["b1", "b2"]))
     def callee_answers(self, status: int, tag: str) -> None:
@@ -177,6 +189,23 @@ class Calling(RuleBasedStateMachine):
         """A timer fires."""
         self.port.timers[which % len(self.port.timers)].fire()
 
+    @rule(who=st.sampled_from([0, 1]))
+    def bridge(self, who: int) -> None:
+        """Somebody is joined with somebody else, if that can be."""
+        kept = self.session.legs[who]
+        if self.session.can_bridge(kept):
+            self.number += 1
+            key = f"k{self.number}"
+            self.first = made("INVITE", key, self.number)
+            self.final = False
+            self.session.bridge(kept, Leg(key, Role.CLIENT, self.first))
+
+    @rule(who=st.sampled_from([0, 1]))
+    def drop(self, who: int) -> None:
+        """A leg has ended by itself, and nobody joins the other one."""
+        self.session.drop(self.session.legs[who]) if self.session.legs[who].state is State.TALKING else None
+        self.session.settle()
+
     @rule()
     def end(self) -> None:
         """Somebody ends the session."""
@@ -185,7 +214,7 @@ class Calling(RuleBasedStateMachine):
     @invariant()
     def over_once(self) -> None:
         """It is over when both legs are, and says so once."""
-        over = all(leg.state is State.OVER for leg in self.session.legs)
+        over = all(leg.state is State.OVER for leg in self.session.legs) and not self.session.gone
         assert (self.session.over, self.port.ends) == (over, int(over))
 
     @invariant()

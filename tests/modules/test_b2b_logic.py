@@ -615,6 +615,7 @@ class LogicTests(Back):
             ('b2b_server_new("a"); b2b_client_new("b", "nonsense");', "is no URI"),
             ('b2b_server_new("a"); b2b_client_new("b", "sip:b@h"); b2b_init_request("m", , "none");', "no route[none]"),
             ("b2b_pass_request();", "for the routes of a session"), ("b2b_handle_reply();", "for the routes of a session"),
+            ('b2b_bridge("this", "x");', "for the routes of a session"),
             ('b2b_send_reply(200, "OK");', "for the routes of a session"), ("b2b_end_dlg_leg();", "for the routes of a session"),
         ):
             self.serve(begin)
@@ -626,7 +627,131 @@ class LogicTests(Back):
             ("", 'modparam("b2b_logic", "db_url", "sqlite:///x")', "later version"),
             ("", 'modparam("b2b_entities", "passthru_prack", 1)', "later version"),
             ("", 'modparam("b2b_logic", "custom_headers", "a b")', "no name of a header"),
-            ('b2b_bridge("this", "x");', "", "b2b_bridge"),
+            ('b2b_bridge("this", "x", "sip:media@x");', "", "b2b_bridge"),
         ):
             with self.assertRaisesRegex(AssertionError, text):
                 self.serve(begin, params)
+
+
+class BridgeTests(Back):
+    """A leg that is joined with somebody else."""
+
+    REST = """
+    route[asked] {
+        if (is_method("REFER")) {
+            b2b_send_reply(202, "Accepted");
+            b2b_client_new("third", "$(hdr(Refer-To){nameaddr.uri})");
+            if (!b2b_bridge("peer", "third")) xlog("L_ALERT", "not so");
+            exit;
+        }
+        if (is_method("BYE") && $b2b_logic.entity(id) == "out") {
+            b2b_delete_entity();
+            b2b_client_new("third", "sip:carol@127.0.0.1:7003");
+            b2b_bridge("peer", "third");
+            exit;
+        }
+        b2b_pass_request();
+    }
+    """
+    BEGIN = LogicTests.BEGIN.replace(', "told"', "")
+
+    def pick_up_third(self, to: Any, port: int = ALICE) -> None:
+        """Carol answers with an offer, who was kept with an answer; all is acknowledged."""
+        self.assertEqual((to.method, to.body), ("INVITE", b""))
+        data = response(to, 200, tag="c1", extra=f"Contact: <sip:carol@127.0.0.1:{CAROL}>\r\n")
+        self.sent(port)
+        self.arrive(self.message(data, SDP % "carol"), CAROL)
+        (again,) = self.sent(port)
+        self.assertEqual((again.method, again.body.decode()), ("INVITE", SDP % "carol"))
+        self.assertEqual(self.said(CAROL), [])
+        self.reply(again, 200, port, sdp=SDP % "kept", more=f"Contact: <sip:kept@127.0.0.1:{port}>\r\n")
+        (ack,) = self.sent(CAROL)
+        self.assertEqual((ack.method, ack.body.decode(), self.said(port)), ("ACK", SDP % "kept", ["ACK"]))
+
+    def begin(self) -> None:
+        """Alice and Bob talk."""
+        self.serve(self.BEGIN, rest=self.REST)
+        self.talk()
+        self.logged()
+
+    def test_refer(self) -> None:
+        """Bob sends Alice on to Carol, and is hung up on; then Alice and Carol talk."""
+        self.begin()
+        self.within("REFER", BOB, more=f"Refer-To: <sip:carol@127.0.0.1:{CAROL}>\r\n")
+        answered, bye = sorted(self.sent(BOB), key=lambda message: isinstance(message, Request))
+        self.assertEqual((answered.status, bye.method), (202, "BYE"))
+        self.reply(bye, 200, BOB)
+        (invite,) = self.sent(CAROL)
+        self.assertEqual((invite.uri, invite.from_.uri_text), (f"sip:carol@127.0.0.1:{CAROL}", "sip:alice@example.org"))
+        self.pick_up_third(invite)
+        self.assertEqual(len(self.entities), 2)
+        self.within("INFO", ALICE)
+        (info,) = self.sent(CAROL)
+        self.arrive(response(info, 200).replace(b";tag=c1;tag=b1", b";tag=c1"), CAROL)
+        self.assertEqual(self.said(ALICE), ["200 INFO"])
+        self.within("BYE", ALICE)
+        (bye,) = self.sent(CAROL)
+        self.arrive(response(bye, 200).replace(b";tag=c1;tag=b1", b";tag=c1"), CAROL)
+        self.assertEqual(self.said(ALICE), ["200 BYE"])
+        self.gone()
+
+    def test_callee_has_gone(self) -> None:
+        """Bob hangs up, and Alice goes on with Carol."""
+        self.begin()
+        self.within("BYE", BOB)
+        self.assertEqual(self.said(BOB), ["200 BYE"])
+        (invite,) = self.sent(CAROL)
+        self.pick_up_third(invite)
+        self.within("BYE", ALICE)
+        self.assertEqual(self.said(CAROL), ["BYE"])
+        self.wait(40)
+        self.gone()
+
+    def test_refusals(self) -> None:
+        """If Carol, or Alice, will not, or Alice hangs up meanwhile, all ends."""
+        for who in ("carol", "alice", "bye"):
+            self.begin()
+            self.within("REFER", BOB, more=f"Refer-To: <sip:carol@127.0.0.1:{CAROL}>\r\n")
+            (invite,) = self.sent(CAROL)
+            if who == "carol":
+                self.answer(invite, 486, CAROL)
+                self.assertIn("BYE", self.said(ALICE))
+            elif who == "bye":
+                self.answer(invite, 180, CAROL)
+                self.within("BYE", ALICE)
+                cancel = self.sent(CAROL)[-1]
+                self.assertEqual(cancel.method, "CANCEL")
+                self.answer(cancel, 200, CAROL)
+                self.answer(invite, 487, CAROL)
+            else:
+                self.answer(invite, 200, CAROL, extra=f"Contact: <sip:carol@127.0.0.1:{CAROL}>\r\n")
+                again = self.sent(ALICE)[-1]
+                self.reply(again, 488, ALICE)
+                self.assertEqual(self.said(CAROL), ["ACK", "BYE"])
+            self.wait(40)
+            self.sent(CAROL)
+            self.gone()
+
+    def test_command(self) -> None:
+        """The operator joins the callee, or the caller, with somebody else; not while it rings."""
+        for flag, port, left in ((1, BOB, ALICE), (0, ALICE, BOB)):
+            self.serve()
+            self.dial()
+            (session,) = self.command("b2b_logic:list")
+            target = {"dialog_id": session["key"], "new_uri": f"sip:carol@127.0.0.1:{CAROL}", "flag": flag}
+            self.assertEqual(self.command("b2b_bridge", **target), 500)
+            self.pick_up()
+            self.sent(ALICE)
+            self.assertEqual(self.command("b2b_bridge", **{**target, "dialog_id": "x"}), 404)
+            self.assertEqual(self.command("b2b_bridge", **{**target, "new_uri": "x"}), 400)
+            self.command("b2b_bridge", **target)
+            self.assertEqual(self.said(left), ["BYE"])
+            (invite,) = self.sent(CAROL)
+            self.answer(invite, 180, CAROL, tag="c1")
+            self.wait(58)
+            self.pick_up_third(invite, port)
+            self.command("b2b_terminate_call", key=session["key"])
+            self.assertEqual((self.said(port), self.said(CAROL)), (["BYE"], ["BYE"]))
+            self.wait(40)
+            self.sent(CAROL)
+            self.gone()
