@@ -6,6 +6,7 @@ MESSAGE requests, like any that come from a phone; with ``outbound_proxy`` they 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -62,6 +63,19 @@ def separator(value: str) -> None:
         raise ValueError("write one character that no domain has, such as '*' or '+'")
 
 
+def client_tls(host: str, ca: str) -> Any:
+    """How TLS is spoken with ``host``; ``ValueError`` if the file ``ca`` holds no certificate."""
+    from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+
+    if not ca:
+        return optionsForClientTLS(host)
+    try:
+        made = Certificate.loadPEM(Path(ca).read_bytes())
+    except Exception as error:  # OpenSSL's own, and those of files
+        raise ValueError(f"xmpp_tls_ca {ca!r} is no certificate: {error}") from None
+    return optionsForClientTLS(host, trustRoot=trustRootFromCertificates([made]))  # type: ignore[no-untyped-call]
+
+
 class Xmpp(Module):
     """Carries messages between SIP phones and Jabber clients."""
 
@@ -88,6 +102,7 @@ class Xmpp(Module):
     rooms_domain: str = param("", "A domain whose users are chat rooms (XEP-0045): rooms.jabber.example", each="add_rooms")
     resources: int = param(0, "Keep the resource of a Jabber user, as the parameter gr of the URI")
     xmpp_tls: int = param(0, "Speak TLS with the server from the beginning, and check its certificate for xmpp_host")
+    xmpp_tls_ca: str = param("", "A PEM file with the certificate that signed the server's; empty: those that the system trusts")
     receipts: str = param(
         "response", "What is a receipt for Jabber clients: 'response', a phone's 200; 'imdn', its notification; 'none'",
         check=one_of("response", "imdn", "none"),
@@ -152,11 +167,7 @@ class Xmpp(Module):
         gateway = self.gateway = Gateway(user, self, domains, settings, self._tell)
         if self._rooms:
             gateway.rooms = Rooms(self._rooms, gateway, user.wall_clock)
-        tls: Any = None
-        if self.xmpp_tls:
-            from twisted.internet.ssl import optionsForClientTLS
-
-            tls = optionsForClientTLS(self.xmpp_host)
+        tls = client_tls(self.xmpp_host, self.xmpp_tls_ca) if self.xmpp_tls else None
         for domain in domains.jabber:
             secret = next(value for name, value in secrets.items() if Jid.parse(name).domain == domain)
             gateway.links[domain] = Link(

@@ -10,7 +10,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from sipgw.modules.xmpp import Xmpp
+from sipgw.modules.xmpp import Xmpp, client_tls
 from sipgw.sip.cpim import Cpim
 from sipgw.sip.imdn import Notification, asked
 from sipgw.xmpp.address import Jid
@@ -216,6 +216,31 @@ class LinkTests(TestCase):
         with self.assertRaises(Down) as caught:
             await link.deliver(self.text(1))
         self.assertFalse(caught.exception.sent)
+
+    async def test_tls(self):
+        """TLS from the first octet, to who can prove to be the host; to nobody else a handshake."""
+        from twisted.internet import reactor
+        from twisted.internet.ssl import DefaultOpenSSLContextFactory
+        from twisted.protocols.portforward import ProxyFactory
+
+        server = prosody()
+        server.restore()
+        files = [str(server.directory / name) for name in ("key.pem", "cert.pem")]
+        factory = ProxyFactory("127.0.0.1", server.components)
+        factory.noisy = False
+        real: Any = reactor
+        door = real.listenSSL(0, factory, DefaultOpenSSLContextFactory(*files), interface="127.0.0.1")
+        self.addCleanup(door.stopListening)
+        for name, accepted in ((DOMAIN, True), ("elsewhere.test", False)):
+            watching = Watching()
+            tls = client_tls(name, files[1])
+            link = Link(LinkSettings(COMPONENT, "127.0.0.1", door.getHost().port, SECRET, tls), reactor, watching)
+            link.start()
+            await self.until(lambda watching=watching: watching.ups or watching.reasons)
+            self.assertEqual(bool(watching.ups), accepted, watching.reasons)
+            await link.stop()
+        self.assertRaises(ValueError, client_tls, DOMAIN, files[0])
+        self.assertRaises(ValueError, client_tls, DOMAIN, "/nosuch")
 
     async def test_deliver(self):
         """Five hundred at once: each is answered for itself, errors among them; a few questions to the server are enough."""
