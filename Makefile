@@ -11,7 +11,7 @@ TESTS ?= tests
 PHONES = for pair in sip-tester=sipp baresip-core=baresip linphone-cli=linphonec tmux=tmux openssh-client=ssh tshark=tshark; do tests/install.sh $$pair || true; done
 SERVERS = for pair in postgresql=pg_ctlcluster mariadb-server=mariadbd redis-server=redis-server redis-sentinel=redis-sentinel \
 	slapd=slapd ldap-utils=ldapsearch freeradius=freeradius kannel=bearerbox kannel-extras=drive_smpp rabbitmq-server=rabbitmqctl \
-	prosody=prosody go-sendxmpp=go-sendxmpp; do \
+	prosody=prosody go-sendxmpp=go-sendxmpp ejabberd=ejabberdctl; do \
 	PATH="$$PATH:/usr/sbin:/usr/lib/kannel/test" tests/install.sh $$pair || true; done
 NODE = if command -v npm >/dev/null && [ ! -d .venv/node/node_modules/smpp ]; then npm install --silent --no-audit --no-fund \
 	--prefix .venv/node smpp@0 >/dev/null || true; fi

@@ -18,6 +18,8 @@ from sipgw.xmpp.link import Down, Link, LinkSettings
 from sipgw.xmpp.stanza import COMPONENT as NAMESPACE
 from sipgw.xmpp.stanza import Element, SubElement, stanza
 from tests.children import free_port
+from tests.servers.ejabberd import ejabberd
+from tests.servers.ejabberd import missing as no_ejabberd
 from tests.servers.prosody import COMPONENT, DOMAIN, OTHER, SECRET, missing, prosody
 from tests.xmpp.rig import Gatewayed
 
@@ -271,6 +273,39 @@ class LinkTests(TestCase):
         results = [await _outcome(each) for each in reversed(waiting)]
         self.assertEqual([each.sent for each in results], [False] + [True] * 1000)
         prosody().thaw()
+
+
+class EjabberdTests(TestCase):
+    """The same words with ejabberd."""
+
+    if no_ejabberd():
+        skip = no_ejabberd()
+    until: Any = LinkTests.until
+
+    def link(self, secret: str = SECRET, **more: Any) -> tuple[Link, Watching]:
+        """A link that ends with the test."""
+        from twisted.internet import reactor
+
+        watching = Watching()
+        made = Link(LinkSettings(COMPONENT, port=ejabberd().components, secret=secret, **more), reactor, watching)
+        made.start()
+        self.addCleanup(made.stop)
+        return made, watching
+
+    @staticmethod
+    def text(number: int, to: str = f"romeo@{DOMAIN}") -> Element:
+        """A message; people here are romeo and nobody."""
+        return LinkTests.text(number, to.replace("juliet", "romeo"))
+
+    async def test_secret(self):
+        """A wrong secret is said as such."""
+        same: Any = LinkTests.test_secret
+        await same(self)
+
+    async def test_deliver(self):
+        """Five hundred at once: each is answered for itself."""
+        same: Any = LinkTests.test_deliver
+        await same(self)
 
 
 def _deferred(coroutine: Any) -> Any:
