@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.children import ROOT
 
 TESTS = ("tests.sip", "tests.script", "tests.core", "tests.proxy", "tests.test_scenarios")
-_LOADED = "import sipgw.sip.message as m, sipgw.sip.layer as n; print(m.__file__, n.__file__)"
+_LOADED = "import sipgw.sip.message as m, sipgw.proxy.registrar as n; print(m.__file__, n.__file__)"
 
 
 def run(command: list[str], folder: Path, **variables: str) -> str:
