@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.children import ROOT
 
-TESTS = ("tests.sip", "tests.script", "tests.core", "tests.proxy", "tests.test_scenarios")
+TESTS = ("tests.sip", "tests.script", "tests.core", "tests.proxy", "tests.test_scenarios", "tests.modules.test_prometheus")
 _LOADED = "import sipgw.sip.message as m, sipgw.proxy.registrar as n; print(m.__file__, n.__file__)"
 
 

@@ -71,7 +71,8 @@ class Traffic:
         user = self._user
         self._replace(user, "take", self._take(user.take))
         self._replace(user, "reply", self._reply(user.reply))
-        self._replace(user.layer, "respond", self._respond(user.layer.respond))
+        before, user.layer.on_final = user.layer.on_final, self._final
+        self._undo.append(lambda: setattr(user.layer, "on_final", before))
         self.follow()
 
     def stop(self) -> None:
@@ -103,13 +104,8 @@ class Traffic:
 
         return take
 
-    def _respond(self, inner: Callable[..., Any]) -> Callable[..., Any]:
-        def respond(transaction: Any, data: bytes, status: int, now: float, **options: Any) -> Any:
-            if status >= 200 > transaction.status:
-                self._answered(transaction.method, status, now - transaction.received_at)
-            return inner(transaction, data, status, now, **options)
-
-        return respond
+    def _final(self, transaction: Any, status: int, now: float) -> None:
+        self._answered(transaction.method, status, now - transaction.received_at)
 
     def _reply(self, inner: Callable[..., None]) -> Callable[..., None]:
         def reply(run: Any, status: int, reason: str, **options: Any) -> None:

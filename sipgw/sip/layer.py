@@ -127,6 +127,8 @@ class TransactionLayer:
         self._random = random
         self._branches = ""  # random characters, used up to here:
         self._used = 0
+        self.on_final: Callable[[ServerTransaction, int, float], None] | None = None
+        """Called with each transaction that gets its final response, its status and ``now``."""
         self.delays: Delays[Timed] = Delays()
         """The timers of all transactions; the TU reads ``soonest``, no more."""
         self._servers: dict[Key, ServerTransaction] = {}
@@ -226,6 +228,8 @@ class TransactionLayer:
         ``retransmit_2xx`` the 2xx to an INVITE is repeated until its ACK comes (13.3.1.4): for a 2xx of our own; one
         that is relayed is repeated by who sent it."""
         out: list[Action] = []
+        if self.on_final is not None and status >= 200 > transaction.status:
+            self.on_final(transaction, status, now)
         if status < 200:
             event = _ON_PROVISIONAL
         elif status < 300:

@@ -184,6 +184,6 @@ class PrometheusTests(SynchronousTestCase):
         self.assertIn("take", vars(user))
         self.successResultOf(self.wired.server.stopService())
         self.assertNotIn("take", vars(user))
-        self.assertNotIn("respond", vars(user.layer))
+        self.assertIsNone(user.layer.on_final)
         route = user.routes.named["inner"].function
         self.assertIs(route.__globals__[route.__name__], route)
