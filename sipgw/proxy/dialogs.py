@@ -11,7 +11,9 @@ brings a deleted call back, unless it was ended by a BYE.
 
 A dialog has a number (``dlg_id`` in the database) and a name made of it (``$DLG_did``, the parameter ``did`` of our
 Record-Route): two characters for the worker that keeps it, three and up to eight hexadecimal digits. The names of dialogs that an
-OpenSIPS began and left in the database are understood too."""
+OpenSIPS began and left in the database are understood too.
+
+``python -m sipgw.proxy.dialogs`` writes the diagram of the states (docs/states/dialog.md)."""
 
 from __future__ import annotations
 
@@ -75,6 +77,30 @@ TABLE: Final[Mapping[tuple[State, Happening], State]] = {
     (_S.CONFIRMED, _H.BYE): _S.DELETED,
 }
 """Which state follows; where nothing is said the state stays."""
+
+
+LABELS: Final[Mapping[Happening, str]] = {
+    _H.GONE: "no answer", _H.PROVISIONAL: "1xx", _H.SUCCESS: "2xx", _H.FAILURE: "3xx-6xx", _H.PRACK: "PRACK", _H.ACK: "ACK",
+    _H.BYE: "BYE", _H.REQUEST: "any other request",
+}
+"""What happens, as the diagram calls it."""
+
+
+def page() -> str:
+    """What stands in docs/states/dialog.md."""
+    lines = ["stateDiagram-v2", f"    [*] --> {State.UNCONFIRMED.name.lower()}: create_dialog"]
+    for (before, happening), after in TABLE.items():
+        lines.append(f"    {before.name.lower()} --> {after.name.lower()}: {LABELS[happening]}")
+    lines.append(f"    {State.DELETED.name.lower()} --> [*]")
+    numbers = "\n".join(f"- {state.value}: {state.name.lower()}" for state in State)
+    return (
+        "# A dialog that a proxy follows\n\n"
+        "Drawn from `TABLE` in `sipgw/proxy/dialogs.py`, by `python -m sipgw.proxy.dialogs`. "
+        "What is not drawn changes nothing.\n\n"
+        "```mermaid\n" + "\n".join(lines) + "\n```\n\n"
+        "A BYE counts only if it belongs to the leg whose 2xx made the call; one from us, or the end of the call's time, counts "
+        "always. A 2xx brings a deleted call back only if no BYE ended it. `$DLG_status` says:\n\n" + numbers + "\n"
+    )
 
 
 class CallFlag(IntFlag):
@@ -471,3 +497,9 @@ class CallTable:
 def as_text(value: Value) -> str:
     """A value as its text; "" for null."""
     return "" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(page())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw.proxy.deadlines import Deadlines
 from sipgw.proxy.dialog_rows import COLUMNS, DialogRows, read_pairs, split_routes, write_pairs
 from sipgw.proxy.dialogs import (
+    LABELS,
     TABLE,
     Call,
     CallFlag,
@@ -25,7 +27,10 @@ from sipgw.proxy.dialogs import (
     State,
     did_of,
     number_of,
+    page,
 )
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "states" / "dialog.md"
 
 
 def a_call(number: int = 5, call_id: str = "c1") -> Call:
@@ -49,6 +54,11 @@ class StateTests(SynchronousTestCase):
             call.state = state
             self.assertEqual(call.step(happening)[1], int(expected[happening.name][state - 1]), (state, happening))
         self.assertEqual(len(TABLE), 12)
+
+    def test_page(self) -> None:
+        """docs/states/dialog.md is what the table says, and every happening has a name there."""
+        self.assertEqual(PAGE.read_text(encoding="utf-8"), page(), "python -m sipgw.proxy.dialogs > docs/states/dialog.md")
+        self.assertEqual(set(LABELS), set(Happening))
 
     def test_bye_of_another_leg(self) -> None:
         """In a forked call only the BYE to the leg that answered ends it; one from the callee always does."""
