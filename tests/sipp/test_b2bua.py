@@ -9,6 +9,7 @@ from tests.sipp.harness import Server
 from tests.sipp.test_calls import OWN_CONFIG, SippTestCase
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "b2bua.cfg"
+TRANSFER = EXAMPLE.with_name("b2bua-transfer.cfg")
 CALLS = 50
 
 
@@ -47,3 +48,29 @@ class BackToBackTests(SippTestCase):
         caller.finish()
         callee.finish()
         self.assertNotIn("bug", self.server.child.text())
+
+
+class TransferTests(SippTestCase):
+    """Caller, callee and the one that the callee names, each a sipp of its own, through ``examples/b2bua-transfer.cfg``."""
+
+    def serve(self):
+        """A server whose next hops are at ports of ours."""
+        if not OWN_CONFIG:
+            raise SkipTest("another server has another configuration")
+        self.first, self.third = free_port(), free_port()
+        self.directory.mkdir(parents=True)
+        config = self.directory / "b2bua-transfer.cfg"
+        text = TRANSFER.read_text()
+        text = text.replace("sip:$rU@127.0.0.1:5080", f"sip:$rU@{HOST}:{self.first}")
+        config.write_text(text.replace(":5080", f":{self.third}"))
+        return Server(self.directory / "server", str(config))
+
+    def test_transfers(self):
+        """The callee sends each caller on: the third phone's offer is answered by the caller, and all end well."""
+        third = self.sipp("callee-offers-late", port=self.third, calls=CALLS)
+        callee = self.sipp("callee-refers", port=self.first, calls=CALLS, third=f"sip:carol@{HOST}")
+        rate = ["-r", "50"]
+        caller = self.calling("caller-is-joined", calls=CALLS, talk="10", ringing_optional="true", options=rate)
+        for child in (caller, third, callee):
+            child.finish()
+            self.assertEqual(child.statistics(), (CALLS, 0))
