@@ -150,7 +150,9 @@ class Link:
         self._connecting: Deferred[Any] | None = None
         self._deadline: Any = None
         self._idle: Any = None
-        self._pending: dict[tuple[str, str], _Pending] = {}
+        self._pending: dict[tuple[str, str], list[_Pending]] = {}
+        """By ``id`` and receiver; phones may give several messages one name, and errors come in the order of the messages."""
+        self._count = 0
         self._open: list[_Pending] = []
         """Sent since the last question."""
         self._asked: list[_Pending] = []
@@ -226,7 +228,7 @@ class Link:
     @property
     def pending(self) -> int:
         """Stanzas of which the server has not said yet that it took them."""
-        return len(self._pending)
+        return self._count
 
     # ---- what the connection tells ----
 
@@ -258,8 +260,9 @@ class Link:
         if self.ready and self.reactor.seconds() - self.since > LASTING:
             self._wait = 0.0
         self.ready = False
-        pending = list(self._pending.values())
+        pending = [each for several in self._pending.values() for each in several]
         self._pending.clear()
+        self._count = 0
         self._open, self._asked, self._question = [], [], ""
         for each in pending:
             if not each.done.called:
@@ -277,8 +280,10 @@ class Link:
             self._answered()
             return
         if element.get("type") == "error":
-            pending = self._pending.pop((id, element.get("from", "")), None)
-            if pending is not None:
+            several = self._pending.get((id, element.get("from", "")))
+            if several:
+                pending = several[0]
+                self._forget(pending)
                 pending.end(*error_of(element))
                 return
         self.watcher.came(self, element)
@@ -294,16 +299,14 @@ class Link:
 
     async def deliver(self, element: Element) -> tuple[int, str]:
         """Send a stanza; 200 when the server has dealt with it, or the status of its error; ``Down``."""
-        if len(self._pending) >= MOST_PENDING:
-            raise Down(f"{len(self._pending)} stanzas wait for the server already")
+        if self._count >= MOST_PENDING:
+            raise Down(f"{self._count} stanzas wait for the server already")
         if not element.get("id"):
             element.set("id", self._name())
         pending = _Pending(element)
-        key = (pending.id, pending.to)
-        if key in self._pending:
-            raise Down("a stanza of that name is under way")
         self.send(element)
-        self._pending[key] = pending
+        self._pending.setdefault((pending.id, pending.to), []).append(pending)
+        self._count += 1
         self._open.append(pending)
         if not self._question:
             self._ask()
@@ -329,11 +332,19 @@ class Link:
         self._question = ""
         asked, self._asked = self._asked, []
         for each in asked:
-            if self._pending.get((each.id, each.to)) is each:
-                del self._pending[each.id, each.to]
+            self._forget(each)
             each.end(200, "OK")
         if self._open and not self._question:
             self._ask()
+
+    def _forget(self, pending: _Pending) -> None:
+        """It is answered."""
+        several = self._pending.get((pending.id, pending.to), [])
+        if pending in several:
+            several.remove(pending)
+            self._count -= 1
+            if not several:
+                del self._pending[pending.id, pending.to]
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None and self._deadline.active():

@@ -260,6 +260,8 @@ class LinkTests(TestCase):
         results = await gatherResults([_deferred(link.deliver(self.text(n, to))) for n, to in enumerate(people)])
         self.assertEqual([status for status, _ in results], [480, 200] * 250)
         self.assertLess(len(asked), 20)
+        same = [_deferred(link.deliver(self.text(1, people[number // 2 % 2]))) for number in range(8)]
+        self.assertEqual([(await each)[0] for each in same], [480, 480, 200, 200] * 2)  # though all have one name
         self.assertEqual((link.pending, watching.stanzas), (0, []))
         await self.until(lambda: len(asked) > 3)  # and it goes on asking while nothing happens
         self.assertEqual(watching.ups, 1)
