@@ -17,7 +17,7 @@ from twisted.conch.ssh.connection import SSHConnection
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.session import SSHSession
-from twisted.conch.ssh.transport import SSHServerTransport
+from twisted.conch.ssh.transport import DISCONNECT_BY_APPLICATION, SSHServerTransport
 from twisted.conch.ssh.userauth import SSHUserAuthServer
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
@@ -57,6 +57,11 @@ class SshTransport(SSHServerTransport):
         super().connectionMade()
         if len(self.factory.clients) > MAX_CLIENTS:
             self.transport.abortConnection()
+
+    def receiveError(self, reasonCode: int, description: bytes) -> None:
+        """The client leaves; that it wants to is no error."""
+        if reasonCode != DISCONNECT_BY_APPLICATION:
+            super().receiveError(reasonCode, description)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """One less."""

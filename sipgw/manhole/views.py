@@ -60,7 +60,7 @@ def views(server: Server) -> dict[str, View]:
 
     def call_row(call: Any) -> Sequence[Any]:
         age = int(user.wall_clock() - (call.started or call.created))
-        return call.call_id, call.caller.uri, call.winner.uri, call.state.name.lower(), age
+        return call.call_id, call.caller.address, call.winner.address, call.state.name.lower(), age
 
     def bindings() -> Iterable[Any]:
         usrloc = server.modules.get("usrloc")
@@ -68,7 +68,7 @@ def views(server: Server) -> dict[str, View]:
         return (binding for each in tables for _, found in each for binding in found)
 
     def binding_row(binding: Any) -> Sequence[Any]:
-        return binding.aor, binding.contact, max(0, binding.seconds_left(user.wall_clock())), binding.user_agent
+        return binding.aor, binding.contact, binding.seconds_left(user.clock()), binding.user_agent
 
     def transactions() -> Iterable[Any]:
         return list(user.layer._servers.values())

@@ -1,0 +1,1 @@
+docs/debugging.md shows how a fault is found in a running server.
