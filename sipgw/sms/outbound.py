@@ -118,14 +118,24 @@ class Target:
         """The ids of all its messages in memory, those under way included."""
         self.more = True
         """The spool may have messages that are not in memory."""
-        self.loading = False
+        self.over: set[str] | None = None
+        """While the spool is being read: the ids of messages whose end has come meanwhile, which what is read may not know."""
         self.preparing = False
+        self.unwritten = 0
+        """Messages whose end is known here and not yet on disk: after a crash they would go out again. They count like messages
+        under way, so that no more than the windows hold can ever be doubled."""
         self.sent = 0
         self.failed = 0
 
+    def forget(self, id: str) -> None:
+        """The message of that id is not in memory any more."""
+        self.known.discard(id)
+        if self.over is not None:
+            self.over.add(id)
+
     def free(self) -> Iterator[Way]:
         """Ways with room, the next one each time."""
-        while True:
+        while self.room() > 0:
             ways = [way for way in self.ways if way.is_up]
             if self.shared:
                 ways.sort(key=lambda way: -way.room())
@@ -136,7 +146,7 @@ class Target:
 
     def room(self) -> int:
         """How many parts may be sent now."""
-        return sum(way.room() for way in self.ways if way.is_up)
+        return sum(way.room() for way in self.ways if way.is_up) - self.unwritten
 
 
 class Outbound:
@@ -220,13 +230,13 @@ class Outbound:
             jobs: list[_Job] = []
             for message in batch:
                 if message.expires <= around.now():
-                    target.known.discard(message.id)
+                    target.forget(message.id)
                     await around.failed(message, "EXPIRED", "")
                     continue
                 try:
                     jobs.append(_Job(message, self._cut(message, target)))
                 except (ValueError, NotInAlphabet) as error:
-                    target.known.discard(message.id)
+                    target.forget(message.id)
                     await around.failed(message, "REJECTD", str(error))
             for job in jobs:
                 job.message.state = State.SENDING
@@ -247,15 +257,18 @@ class Outbound:
     async def _load(self, target: Target) -> None:
         around = self.around
         limit = AHEAD + len(target.known)
+        over = target.over = set()
         try:
             found = await around.spool.due(target.kind, target.name, around.now(), limit)
         except DatabaseError as error:
             around.log(-1, f"sms: the spool cannot be read: {error}")
             around.after(2, lambda: self.push(target))
             return
+        finally:
+            target.over = None
         target.more = len(found) >= limit
         for message in found:
-            if message.id not in target.known:
+            if message.id not in target.known and message.id not in over:
                 target.known.add(message.id)
                 target.waiting.append(message)
 
@@ -326,14 +339,17 @@ class Outbound:
 
     async def _end(self, target: Target, job: _Job) -> None:
         self.writing += 1
+        target.unwritten += 1
         try:
             await self._ended(target, job)
         finally:
             self.writing -= 1
+            target.unwritten -= 1
+            self.push(target)
 
     async def _ended(self, target: Target, job: _Job) -> None:
         around, message = self.around, job.message
-        target.known.discard(message.id)
+        target.forget(message.id)
         try:
             if job.waits is None:
                 target.sent += 1

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Any, Final
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 
 from sipgw.db.errors import DatabaseError
 from sipgw.interfaces import Change, Database, Value, Where
@@ -151,14 +151,17 @@ class Spool:
         self._count += len(changes)
         if not self._busy:
             self._busy = True
-            try:
-                await self._write()
-            finally:
-                self._busy = False
+            ensureDeferred(self._write())  # by itself: whoever came first must not wait for those who come later
         await done
 
     async def _write(self) -> None:
-        """Write all that waits, what comes meanwhile included."""
+        """Write all that waits, what comes meanwhile included. Whoever waits goes on in the moment when its change is on disk."""
+        try:
+            await self._write_groups()
+        finally:
+            self._busy = False
+
+    async def _write_groups(self) -> None:
         while self._waiting:
             group: list[tuple[Sequence[Change], Deferred[None]]] = []
             size = 0
@@ -168,7 +171,7 @@ class Spool:
             self._count -= size
             try:
                 await self.database.batch([change for changes, _ in group for change in changes])
-            except DatabaseError:
+            except Exception:
                 if len(group) == 1:
                     await self._alone(*group[0])
                 else:  # one bad change must not take the others with it
@@ -181,7 +184,7 @@ class Spool:
     async def _alone(self, changes: Sequence[Change], done: Deferred[None]) -> None:
         try:
             await self.database.batch(changes)
-        except DatabaseError as error:
+        except Exception as error:  # whatever it is, whoever waits must hear of it
             done.errback(error)
         else:
             done.callback(None)

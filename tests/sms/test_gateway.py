@@ -251,6 +251,28 @@ class GatewayTests(Spooled):
         await self.until(lambda: self.gateway.counts["to_mobile"] == 5)
         self.assertEqual([pdu.message.decode() for pdu in self.smsc.taken.values()], texts)
 
+    async def test_read_while_it_ends(self) -> None:
+        """A text that is sent while the spool is being read, and so still waits in what is read, does not go out again."""
+        await self.gateway.start()
+        await self.until(lambda: self.gateway.esmes["one"].is_bound and not self.gateway.outbound.targets["one"].preparing)
+        target = self.gateway.outbound.targets["one"]
+        old = self.gateway.spool.due
+        reads: list[int] = []
+
+        async def due(*args: Any) -> list[Message]:
+            found = await old(*args)
+            reads.append(len(found))
+            if found:
+                target.forget(found[0].id)  # its end comes while this waits
+            return found
+
+        self.patch(self.gateway.spool, "due", due)
+        target.more = True
+        await self.send("Hello")
+        await self.until(lambda: reads)
+        await self.until(lambda: not target.preparing)
+        self.assertEqual((reads, len(target.waiting), self.smsc.came), ([1], 0, 0))
+
     async def test_restart(self) -> None:
         """A gateway that dies with texts waiting, under way and waiting for receipts: the next one takes all of them up."""
         await self.gateway.start()
