@@ -232,6 +232,9 @@ class ProtoSmpp(SmppBase):
         message = await gateway.spool.find(id)
         if message is None:
             raise MIError(404, "There is no such message")
+        if message.state is State.SENDING:
+            raise MIError(409, "It is being sent")
+        gateway.outbound.drop(id)
         await gateway.spool.finish(message, [])
         return "OK"
 

@@ -188,6 +188,13 @@ class Outbound:
             target.known.add(message.id)
         self.push(target)
 
+    def drop(self, id: str) -> None:
+        """Do not send the message of that id, if it only waits."""
+        for target in self.targets.values():
+            for message in [message for message in target.waiting if message.id == id]:
+                target.waiting.remove(message)
+                target.forget(id)
+
     def push(self, target: Target) -> None:
         """Send what can be sent now."""
         if self._stopped:

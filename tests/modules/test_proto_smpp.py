@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import deque
 from pathlib import Path
 from typing import Any
+from urllib.request import Request as HttpRequest
+from urllib.request import urlopen
 
 from OpenSSL.crypto import FILETYPE_PEM
 from twisted.internet.defer import Deferred
@@ -74,6 +77,14 @@ class ServerTests(TestCase):
         """Start the server, with other lines in the place of some."""
         text = EXAMPLE.read_text(encoding="utf-8").replace("port=2775", f"port={self.smsc.port}")
         text = text.replace("127.0.0.1:5060", f"127.0.0.1:{self.port}").replace("sqlite:///tmp/sipgw-sms.db", self.url)
+        self.mi = free_port()
+        text = text.replace('loadmodule "proto_smpp.so"', f'''loadmodule "httpd.so"
+modparam("httpd", "ip", "127.0.0.1")
+modparam("httpd", "port", {self.mi})
+loadmodule "mi_http.so"
+loadmodule "proto_smpp.so"''')
+        usual = 'send_smpp_message("provider", , , , , 1)'
+        text = text.replace(usual, changes.pop("call", usual))
         for old, new in changes.items():
             text = re.sub(rf'modparam\("proto_smpp", "{old}", .*', new, text)
         script = self.folder / "opensips.cfg"
@@ -211,6 +222,58 @@ class ServerTests(TestCase):
         self.start(smsc=f'modparam("proto_smpp", "smsc", "{line}")')
         await self.until(lambda: "not bound to provider: [('SSL routines'" in self.child.text())
         await secure.stop()
+
+    async def ask_mi(self, method: str, **params: Any) -> Any:
+        """What a management command answers."""
+        body = json.dumps({"jsonrpc": "2.0", "id": "1", "method": method, "params": params}).encode()
+
+        def post() -> Any:
+            request = HttpRequest(f"http://127.0.0.1:{self.mi}/mi", body, {"Content-Type": "application/json"})
+            with urlopen(request, timeout=10) as answer:
+                return json.load(answer)
+
+        return await deferToThread(post)
+
+    async def test_management(self) -> None:
+        """A link is listed, left and bound again; what waits meanwhile is shown, tried and forgotten; statistics count it."""
+        await self.until(lambda: any(link.session.is_bound for link in self.smsc.factory.links))
+        uri = f"sip:+4917@127.0.0.1:{self.port}"
+        await self.ask("MESSAGE", uri, "Content-Type: text/plain\r\n", b"one")
+        await self.until(lambda: self.smsc.text() == "one")
+        listed = (await self.ask_mi("smpp:list"))["result"]["Links"]
+        self.assertEqual([(each["name"], each["state"], each["sent"]) for each in listed], [("provider", "bound", 1)])
+        self.assertEqual((await self.ask_mi("smpp:unbind", name="provider"))["result"], "OK")
+        await self.until(lambda: not self.smsc.factory.links)
+        for text in (b"two", b"three"):
+            self.assertEqual((await self.ask("MESSAGE", uri, "Content-Type: text/plain\r\n", text)).status, 202)
+        self.assertEqual((await self.ask_mi("smpp:list"))["result"]["Links"][0]["state"], "stopped")
+        queue = (await self.ask_mi("smpp:queue", link="provider"))["result"]["Messages"]
+        waiting = [each["id"] for each in queue if each["state"] == "waiting"]
+        self.assertEqual(len(waiting), 2)
+        self.assertEqual((await self.ask_mi("smpp:remove", id=waiting[1]))["result"], "OK")
+        self.assertEqual((await self.ask_mi("smpp:flush", id=waiting[0]))["result"], "OK")
+        self.assertEqual((await self.ask_mi("smpp:flush", id="none"))["error"]["code"], 404)
+        self.assertEqual((await self.ask_mi("smpp:bind", name="provider"))["result"], "OK")
+        await self.until(lambda: len(self.smsc.taken) == 2)
+        found = (await self.ask_mi("get_statistics", statistics=["smpp:"]))["result"]
+        self.assertIn("smpp:provider_sent", found)
+
+    async def test_arguments(self) -> None:
+        """Who sends, to whom, what: as the script says; texts from mobiles go to ``outbound_uri`` where there is one."""
+        own = self.listening.getHost().port
+        await self.restart(
+            call='send_smpp_message("provider", "+4911", "+4922", "fixed")',
+            domain=f'modparam("proto_smpp", "outbound_uri", "sip:127.0.0.1:{own}")',
+        )
+        await self.until(lambda: any(link.session.is_bound for link in self.smsc.factory.links))
+        uri = f"sip:+4917@127.0.0.1:{self.port}"
+        self.assertEqual((await self.ask("MESSAGE", uri, "Content-Type: text/plain\r\n", b"one")).status, 202)
+        await self.until(lambda: self.smsc.text() == "fixed")
+        pdu = self.smsc.taken["1"]
+        self.assertEqual((pdu["source_addr"], pdu["destination_addr"]), ("4911", "4922"))
+        self.smsc.say("49170555", "4930", "Hello")
+        message = (await self.until(lambda: self.phone.messages))[0]
+        self.assertEqual((message.uri.partition("@")[0], message.body), ("sip:+4930", b"Hello"))
 
     async def test_ims_phone(self) -> None:
         """A phone that speaks RP-DATA: its text reaches the SMSC, it hears that it was taken, and then that it was delivered."""

@@ -308,6 +308,18 @@ class GatewayTests(Spooled):
         self.assertEqual({answer.pdu.error for answer in self.smsc.answers if answer.pdu}, {"ESME_ROK"})
         self.assertEqual(await self.left(), {})
 
+    async def test_in_as_rp(self) -> None:
+        """An IMS phone gets each part as RP-DATA with an SMS-DELIVER."""
+        self.make(as_rp=True, number="+4911")
+        await self.gateway.start()
+        await self.until(lambda: self.gateway.esmes["one"].is_bound)
+        self.smsc.say("49170555", "4930123", "x" * 200)
+        await self.until(lambda: len(self.phones.came) == 2)
+        for _, _, kind, body in self.phones.came:
+            self.assertEqual((kind, body[0], body[2:6].hex()), ("application/vnd.3gpp.sms", 1, "03919411"))
+            self.assertIn(bytes.fromhex("0891947150" + "55"), body)
+        await self.emptied()
+
     async def test_phone_away(self) -> None:
         """A text for a phone that is away waits on disk, and goes out when the phone registers; a refusal for good ends it."""
         await self.gateway.start()
