@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sipgw.sip.dialog import Dialog
 
 if TYPE_CHECKING:
-    from sipgw.b2bua.session import Exchange
+    from sipgw.b2bua.exchange import Exchange
     from sipgw.sip.message import Request
 
 
@@ -32,6 +32,8 @@ class State(Enum):
 
     INVITED = "invited"
     """Server: the INVITE has no final answer yet."""
+    PLANNED = "planned"
+    """Client: the INVITE has not been sent yet."""
     CALLING = "calling"
     """Client: the INVITE has been sent."""
     RINGING = "ringing"
@@ -51,6 +53,8 @@ class State(Enum):
 class Event(Enum):
     """What happens to a leg."""
 
+    CALL = "call"
+    """Client: the time for its INVITE has come."""
     PROVISIONAL = "1xx"
     SUCCESS = "2xx"
     FAILURE = "3xx-6xx"
@@ -75,6 +79,7 @@ class Do(Enum):
     REFUSE = "reply 487 or why"
     """Give the INVITE a final response: 487 if it was cancelled, else why it ends."""
     AGREE = "200 to BYE"
+    CALL = "send INVITE"
     ACKNOWLEDGE = "send ACK"
     CANCEL = "send CANCEL"
     HANG_UP = "send BYE"
@@ -102,6 +107,8 @@ TABLE: Final[Mapping[tuple[Role, State, Event], tuple[State, tuple[Do, ...]]]] =
     (_A, _S.TALKING, _E.LEAVE): (_S.LEAVING, (Do.HANG_UP,)),
     (_A, _S.LEAVING, _E.BYE): (_S.LEAVING, (Do.AGREE,)),
     (_A, _S.LEAVING, _E.LEFT): (_S.OVER, ()),
+    (_B, _S.PLANNED, _E.CALL): (_S.CALLING, (Do.CALL,)),
+    (_B, _S.PLANNED, _E.LEAVE): (_S.OVER, ()),
     (_B, _S.CALLING, _E.PROVISIONAL): (_S.RINGING, ()),
     (_B, _S.CALLING, _E.SUCCESS): (_S.ANSWERED, ()),
     (_B, _S.CALLING, _E.FAILURE): (_S.OVER, ()),
@@ -127,23 +134,30 @@ class Leg:
 
     ``key``: its name, which is our tag on a server leg and the Call-ID on a client leg. ``id``: what the script calls it.
     ``dialog``: None until a response with a tag has come. ``token``: the transaction of the INVITE, while it has no final answer.
-    ``invite``: the INVITE that began it. ``exchange``: the re-INVITE that is going on, whoever sent it."""
+    ``invite``: the INVITE that began it. ``next_hop``: the URI that a client leg's INVITE goes to, "" for its Request-URI.
+    ``exchange``: the re-INVITE that is going on, whoever sent it. It, ``token``, ``timer`` and ``acks`` are of the moment, all
+    else is data that can be kept."""
 
     __slots__ = (
-        "acknowledged", "acks", "avps", "contact", "dialog", "exchange", "forks", "id", "invite", "key", "renumbered", "role",
-        "socket", "state", "token",
+        "acknowledged", "acks", "avps", "contact", "dialog", "exchange", "forks", "id", "invite", "key", "next_hop", "renumbered",
+        "role", "socket", "state", "timer", "token",
     )
 
-    def __init__(self, key: str, role: Role, invite: Request, *, id: str = "", socket: Any = None, contact: str = "") -> None:
+    def __init__(
+        self, key: str, role: Role, invite: Request, *, id: str = "", socket: Any = None, contact: str = "", next_hop: str = "",
+    ) -> None:
         self.key = key
         self.id = id
         self.role = role
-        self.state = State.INVITED if role is Role.SERVER else State.CALLING
+        self.state = State.INVITED if role is Role.SERVER else State.PLANNED
         self.invite = invite
         self.dialog: Dialog | None = None
         self.socket = socket
         self.contact = contact
+        self.next_hop = next_hop
         self.token: Any = None
+        self.timer: Any = None
+        """Server: runs out if the ACK to its 2xx does not come."""
         self.exchange: Exchange | None = None
         self.acknowledged = False
         """Client: our ACK to the 2xx of the first INVITE has been sent."""
@@ -172,7 +186,7 @@ class Leg:
 
 def diagram(role: Role) -> str:
     """The table of ``role`` as a Mermaid diagram."""
-    first = State.INVITED if role is Role.SERVER else State.CALLING
+    first = State.INVITED if role is Role.SERVER else State.PLANNED
     lines = ["stateDiagram-v2", f"    [*] --> {first.value}"]
     for (its, before, event), (after, actions) in TABLE.items():
         if its is role:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from sipgw.b2bua.session import Content
+from sipgw.b2bua.port import Content
 from sipgw.sip.address import parse_list
 from sipgw.sip.message import Message, Request
 

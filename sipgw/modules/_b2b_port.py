@@ -8,7 +8,8 @@ from typing import Any
 
 from sipgw.b2bua.legs import Leg, Role, State
 from sipgw.b2bua.passing import Passing
-from sipgw.b2bua.session import Content, Session
+from sipgw.b2bua.port import NOTHING, Content
+from sipgw.b2bua.session import Session
 from sipgw.modules.tm import Tm
 from sipgw.modules.uac_auth import UacAuth
 from sipgw.proxy.forward import NoWay, find_flow, via_line
@@ -51,9 +52,9 @@ class Entities:
         first, last = self._random.getrandbits(10), self._random.getrandbits(48)
         return f"{self.prefix}{first}.{self._count}.{int(self.user.wall_clock())}.{last}"
 
-    def add(self, session: Session) -> None:
-        """Let what comes for the legs of ``session`` find it."""
-        for leg in session.legs:
+    def add(self, session: Session, *legs: Leg) -> None:
+        """Let what comes for ``legs`` find their session."""
+        for leg in legs:
             self.legs[leg.key] = session, leg
 
     # -- what comes
@@ -149,9 +150,10 @@ class Entities:
         send("", 0)
         return first
 
-    def start(self, session: Session, next_hop: str | None, challenges: int = 0) -> None:
-        """Send the INVITE of the callee's leg."""
-        leg = session.callee
+    def call(self, session: Session, leg: Leg, content: Content, challenges: int = 0) -> None:
+        """Send the INVITE of a client leg."""
+        if content.headers or content.body:
+            leg.invite = _with_content(leg.invite, content)
         invite = leg.invite
 
         def answered(status: int, response: Response | None) -> None:
@@ -159,16 +161,14 @@ class Entities:
                 line = self._credentials(leg, invite, status, response, challenges)
                 if line:
                     leg.invite = _with_line(invite, line)
-                    self.start(session, next_hop, challenges + 1)
+                    self.call(session, leg, NOTHING, challenges + 1)
                     return
-            if session.callee is leg:
-                session.heard(status, response)
+            session.heard(leg, status, response)
 
         def success(response: Response) -> None:
-            if session.callee is leg:
-                session.success(response)
+            session.success(leg, response)
 
-        self.user.launch(self._send(leg, invite, answered, next_hop, success, None))
+        self.user.launch(self._send(leg, invite, answered, leg.next_hop or None, success, None))
 
     def _credentials(self, leg: Leg, request: Request, status: int, response: Response | None, challenges: int) -> str:
         """The line that answers a challenge; "" if there is none, or no password for it, or it was refused twice."""
@@ -270,5 +270,20 @@ def _with_line(request: Request, line: str) -> Request:
     """``request`` with one more header line, and the next CSeq number."""
     edits = NO_EDITS.replace(request.positions("cseq")[0], f"CSeq: {request.cseq.number + 1} {request.method}").append(line)
     made = parse(write(request, edits))
+    assert isinstance(made, Request)
+    return made
+
+
+def _with_content(request: Request, content: Content) -> Request:
+    """``request`` with more header lines, and another body."""
+    edits = NO_EDITS
+    for place in request.positions("content-type"):
+        edits = edits.delete(place)
+    lines = [line for line in content.headers.split("\r\n") if line]
+    if content.body and content.content_type:
+        lines.append(f"Content-Type: {content.content_type}")
+    for line in lines:
+        edits = edits.append(line)
+    made = parse(write(request, edits.body(content.body)))
     assert isinstance(made, Request)
     return made

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from sipgw.b2bua import bridge as bridges
 from sipgw.b2bua.legs import Leg, Role
 from sipgw.b2bua.passing import OWN, Passing, requires_reliable
-from sipgw.b2bua.session import NOTHING, Content, Session, begin
+from sipgw.b2bua.port import NOTHING, Content
+from sipgw.b2bua.session import Session, begin
 from sipgw.exports import REQUEST, Avp, HeaderText, Module, function, listed, mi, param, pvar, requires
 from sipgw.mi.commands import MIError
 from sipgw.modules._b2b_port import KEPT, Entities
@@ -228,7 +230,9 @@ class B2bLogic(Module):
         try:
             hops = 70 if hops is None else hops - 1
             invite, contact = self._invite(run, request, client, flags, own_contact(socket, contact_user), hops)
-            callee = Leg(invite.call_id, Role.CLIENT, invite, id=client.id, socket=socket, contact=contact)
+            callee = Leg(
+                invite.call_id, Role.CLIENT, invite, id=client.id, socket=socket, contact=contact, next_hop=client.proxy,
+            )
             session = begin(
                 self._new_key(caller), caller, callee, entities, scenario="" if scenario == TOP_HIDING else scenario,
                 logic=self if any(routes) else None, values=run.keep().get(_VALUES, {}),
@@ -245,10 +249,10 @@ class B2bLogic(Module):
         context.kept[KEPT] = run.keep()[KEPT] = session, caller
         self.sessions[session.key] = session
         self._routes[session.key] = routes
-        entities.add(session)
+        entities.add(session, caller, callee)
         limit = self.b2bl_th_init_timeout if flags.setup_timeout is None else flags.setup_timeout
         self._limit(session, limit or self.max_duration)
-        entities.start(session, client.proxy or None)
+        session.call(callee)
         return True
 
     def _invite(
@@ -394,7 +398,7 @@ class B2bLogic(Module):
         drafts: dict[str, Draft] = run.keep().get(_DRAFTS, {})
         draft = drafts.get("client")
         session = current.session
-        names = {leg.id: leg for leg in session.legs} | {"this": current.leg, "peer": session.other(current.leg)}
+        names = {leg.id: leg for leg in session.pair} | {"this": current.leg, "peer": session.other(current.leg)}
         for name, other in ((entity1, entity2), (entity2, entity1)):
             if draft is not None and other == draft.id and name in names:
                 del drafts["client"]
@@ -405,7 +409,7 @@ class B2bLogic(Module):
     def _bridge(self, session: Session, kept: Leg, draft: Draft) -> bool:
         """Join ``kept`` with a new leg."""
         dialog = kept.dialog
-        if dialog is None or not session.can_bridge(kept):
+        if dialog is None or not bridges.can_begin(session, kept):
             return False
         contact = _contact(draft.contact) or own_contact(kept.socket)
         display = draft.display or NameAddr.parse(dialog.remote).display
@@ -414,11 +418,10 @@ class B2bLogic(Module):
             self.server.user, "INVITE", draft.uri, f"{display} <{uri}>" if display else f"<{uri}>", f"<{draft.uri}>",
             headers=f"{draft.headers}Contact: {contact}\r\n", call_id=self.entities.new_key(), cseq=1,
         )
-        new = Leg(invite.call_id, Role.CLIENT, invite, id=draft.id, socket=kept.socket, contact=contact)
+        new = Leg(invite.call_id, Role.CLIENT, invite, id=draft.id, socket=kept.socket, contact=contact, next_hop=draft.proxy)
         new.avps = kept.avps
-        session.bridge(kept, new)
-        self.entities.add(session)
-        self.entities.start(session, draft.proxy or None)
+        self.entities.add(session, new)
+        bridges.begin(session, kept, new)
         return True
 
     @mi("bridge", alias="b2b_bridge", recipes=(("dialog_id", "new_uri"), ("dialog_id", "new_uri", "flag")))
@@ -430,7 +433,7 @@ class B2bLogic(Module):
             raise MIError(404, "No such session")
         if not is_uri(new_uri) or flag not in (0, 1):
             raise MIError(400, "new_uri must be a URI, and flag 0 or 1")
-        if not self._bridge(session, session.legs[flag], Draft("bridged", new_uri)):
+        if not self._bridge(session, session.pair[flag], Draft("bridged", new_uri)):
             raise MIError(500, "The call is not answered yet, or an INVITE is under way")
 
     @function()
@@ -469,7 +472,7 @@ class B2bLogic(Module):
         found = self._session(run)
         if found is None or index not in (None, 0, 1):
             return None
-        leg = found[1] if index is None else found[0].legs[index]
+        leg = found[1] if index is None else found[0].pair[index]
         value = self.b2b_entities.describe(leg).get(name or "key")
         return value if isinstance(value, str) else None
 

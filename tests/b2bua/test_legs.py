@@ -45,7 +45,7 @@ class TableTests(SynchronousTestCase):
         """What is not in the table changes nothing."""
         leg = Leg("k", Role.CLIENT, made("INVITE", "k", 1))
         self.assertIsNone(leg.step(Event.LEFT))
-        self.assertIs(leg.state, State.CALLING)
+        self.assertIs(leg.state, State.PLANNED)
 
     def test_page(self) -> None:
         """docs/states/b2bua.md is what the table says."""

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.b2bua import bridge
 from sipgw.b2bua.legs import Leg, Role, State
-from sipgw.b2bua.session import NOTHING, Content, Session, begin
+from sipgw.b2bua.port import NOTHING, Content
+from sipgw.b2bua.session import Session, begin
 from sipgw.sip.dialog import Dialog
 from sipgw.sip.message import Message, Request, Response, parse
 
@@ -65,10 +67,37 @@ class Token:
         self.statuses: list[int] = []
 
 
+class Called:
+    """An INVITE of a client leg, until its final response."""
+
+    def __init__(self, session: Session, leg: Leg) -> None:
+        self.session = session
+        self.leg = leg
+        self.final = False
+
+    def answered(self, status: int, tag: str) -> None:
+        """It is answered; a 2xx may be so again."""
+        if self.final and not 200 <= status < 300:
+            return
+        response = answer(self.leg.invite, status, tag)
+        if 200 <= status < 300:
+            self.session.success(self.leg, response)
+        if not self.final:
+            self.final = status >= 200
+            self.session.heard(self.leg, status, response)
+
+    def silent(self, status: int) -> None:
+        """It never is."""
+        if not self.final:
+            self.final = True
+            self.session.heard(self.leg, status, None)
+
+
 class FakePort:
     """Writes down what a session asks for."""
 
     def __init__(self) -> None:
+        self.called: list[Called] = []
         self.waiting: list[tuple[str, Callable[[int, Response | None], None], Request]] = []
         self.said: list[str] = []
         self.timers: list[Timer] = []
@@ -81,6 +110,10 @@ class FakePort:
         if any(given >= 200 for given in token.statuses):
             raise AssertionError(f"{status} to {token.method} after {token.statuses}")
         token.statuses.append(status)
+
+    def call(self, session: Session, leg: Leg, content: Content) -> None:
+        assert all(called.leg is not leg for called in self.called)
+        self.called.append(Called(session, leg))
 
     def send(self, leg: Leg, method: str, content: Content, heard: Callable[[int, Response | None], None]) -> int:
         assert leg.dialog is not None
@@ -116,12 +149,11 @@ class Calling(RuleBasedStateMachine):
         super().__init__()
         self.port = FakePort()
         caller = Leg("k1", Role.SERVER, made("INVITE", "k1", 1))
-        self.first = made("INVITE", "k2", 2)
-        self.session = begin("key", caller, Leg("k2", Role.CLIENT, self.first), self.port)
+        self.session = begin("key", caller, Leg("k2", Role.CLIENT, made("INVITE", "k2", 2)), self.port)
         self.tokens = [Token("INVITE")]
         caller.token = self.tokens[0]
-        self.final = False
         self.number = 10
+        self.session.call(self.session.callee)
 
     @initialize(steps=st.integers(0, 4))
     def begins(self, steps: int) -> None:
@@ -132,24 +164,15 @@ class Calling(RuleBasedStateMachine):
         )[:steps]:
             step()
 
-    @rule(status=st.sampled_from(STATUSES), tag=st.sampled_from(["b1", "b2"]))
-    def callee_answers(self, status: int, tag: str) -> None:
-        """The INVITE of the callee's leg is answered; a 2xx may be so again."""
-        if self.final and not 200 <= status < 300:
-            return
-        response = answer(self.first, status, tag)
-        if 200 <= status < 300:
-            self.session.success(response)
-        if not self.final:
-            self.final = status >= 200
-            self.session.heard(status, response)
+    @rule(status=st.sampled_from(STATUSES), tag=st.sampled_from(["b1", "b2"]), which=st.integers(0, 5))
+    def callee_answers(self, status: int, tag: str, which: int = 0) -> None:
+        """The INVITE of a client leg is answered; a 2xx may be so again."""
+        self.port.called[-1 - which % len(self.port.called)].answered(status, tag)
 
-    @precondition(lambda self: not self.final)
-    @rule(status=st.sampled_from([0, 408, 503]))
-    def callee_is_silent(self, status: int) -> None:
+    @rule(status=st.sampled_from([0, 408, 503]), which=st.integers(0, 5))
+    def callee_is_silent(self, status: int, which: int = 0) -> None:
         """It never is."""
-        self.final = True
-        self.session.heard(status, None)
+        self.port.called[-1 - which % len(self.port.called)].silent(status)
 
     @rule(who=st.sampled_from([0, 1]), method=st.sampled_from(["INVITE", "BYE", "INFO", "UPDATE"]), old=st.booleans())
     def request(self, who: int, method: str, old: bool) -> None:
@@ -157,19 +180,19 @@ class Calling(RuleBasedStateMachine):
         self.number += 1
         token = Token(method)
         self.tokens.append(token)
-        leg = self.session.legs[who]
+        leg = self.session.pair[who]
         self.session.request(leg, made(method, leg.key, 1 if old and method == "INFO" else self.number), token)
 
     @rule(who=st.sampled_from([0, 1]))
     def ack(self, who: int) -> None:
         """Somebody acknowledges."""
-        leg = self.session.legs[who]
+        leg = self.session.pair[who]
         self.session.acknowledged(leg, made("ACK", leg.key, 1))
 
     @rule(who=st.sampled_from([0, 1]))
     def cancel(self, who: int) -> None:
         """Somebody cancels."""
-        self.session.cancelled(self.session.legs[who])
+        self.session.cancelled(self.session.pair[who])
 
     @precondition(lambda self: self.port.waiting)
     @rule(which=st.integers(0, 5), status=st.sampled_from([0, *STATUSES]))
@@ -192,18 +215,16 @@ class Calling(RuleBasedStateMachine):
     @rule(who=st.sampled_from([0, 1]))
     def bridge(self, who: int) -> None:
         """Somebody is joined with somebody else, if that can be."""
-        kept = self.session.legs[who]
-        if self.session.can_bridge(kept):
+        kept = self.session.pair[who]
+        if bridge.can_begin(self.session, kept):
             self.number += 1
             key = f"k{self.number}"
-            self.first = made("INVITE", key, self.number)
-            self.final = False
-            self.session.bridge(kept, Leg(key, Role.CLIENT, self.first))
+            bridge.begin(self.session, kept, Leg(key, Role.CLIENT, made("INVITE", key, self.number)))
 
     @rule(who=st.sampled_from([0, 1]))
     def drop(self, who: int) -> None:
         """A leg has ended by itself, and nobody joins the other one."""
-        self.session.drop(self.session.legs[who]) if self.session.legs[who].state is State.TALKING else None
+        self.session.drop(self.session.pair[who]) if self.session.pair[who].state is State.TALKING else None
         self.session.settle()
 
     @rule()
@@ -214,31 +235,31 @@ class Calling(RuleBasedStateMachine):
     @invariant()
     def over_once(self) -> None:
         """It is over when both legs are, and says so once."""
-        over = all(leg.state is State.OVER for leg in self.session.legs) and not self.session.gone
+        over = all(leg.state is State.OVER for leg in self.session.pair) and not self.session.aside
         assert (self.session.over, self.port.ends) == (over, int(over))
 
     @invariant()
     def together(self) -> None:
         """If a leg has begun to end, so has the other."""
-        states = [leg.state for leg in self.session.legs]
+        states = [leg.state for leg in self.session.pair]
         ending = {State.OVER, State.LEAVING, State.PARTING, State.CANCELLING}
         assert (states[0] in ending) == (states[1] in ending), states
 
     def teardown(self) -> None:
         """Everything is answered at last: nothing is left."""
         self.session.end()
-        if not self.final:
-            self.session.heard(408, None)
+        for called in self.port.called:
+            called.silent(408)
         for _ in range(3):
             for timer in self.port.timers:
                 timer.fire()
             waiting, self.port.waiting = self.port.waiting, []
             for _method, heard, _request in waiting:
                 heard(408, None)
-        assert self.session.over and self.port.ends == 1, [leg.state for leg in self.session.legs]
+        assert self.session.over and self.port.ends == 1, [leg.state for leg in self.session.pair]
         for token in self.tokens:
             assert sum(status >= 200 for status in token.statuses) == 1, (token.method, token.statuses)
-        assert all(leg.exchange is None for leg in self.session.legs)
+        assert all(leg.exchange is None for leg in self.session.pair)
 
 
 class SessionTests(SynchronousTestCase):
