@@ -20,6 +20,7 @@ from sipgw.proxy.originate import new_request, originate
 from sipgw.script.run import Run
 from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.message import Request, Response
+from sipgw.xmpp import room_table
 from sipgw.xmpp.address import Domains, Jid
 from sipgw.xmpp.gateway import Gateway, GatewaySettings, Origin
 from sipgw.xmpp.link import Link, LinkSettings
@@ -100,6 +101,9 @@ class Xmpp(Module):
         check=separator,
     )
     rooms_domain: str = param("", "A domain whose users are chat rooms (XEP-0045): rooms.jabber.example", each="add_rooms")
+    rooms_history: int = param(10, "How much of what was said before somebody hears who comes into a room, in messages")
+    keep_rooms: int = param(0, "Keep in the table xmpp_rooms who is in which room, so that a restart lets all in again")
+    rooms_url: str = param("", "The database with that table; empty: db_default_url")
     resources: int = param(0, "Keep the resource of a Jabber user, as the parameter gr of the URI")
     xmpp_tls: int = param(0, "Speak TLS with the server from the beginning, and check its certificate for xmpp_host")
     xmpp_tls_ca: str = param("", "A PEM file with the certificate that signed the server's; empty: those that the system trusts")
@@ -166,7 +170,9 @@ class Xmpp(Module):
         settings = GatewaySettings(receipts=self.receipts, composing=bool(self.composing))
         gateway = self.gateway = Gateway(user, self, domains, settings, self._tell)
         if self._rooms:
-            gateway.rooms = Rooms(self._rooms, gateway, user.wall_clock)
+            gateway.rooms = Rooms(self._rooms, gateway, user.wall_clock, self.rooms_history)
+            if self.keep_rooms:
+                await self._open_rooms(gateway, gateway.rooms)
         tls = client_tls(self.xmpp_host, self.xmpp_tls_ca) if self.xmpp_tls else None
         for domain in domains.jabber:
             secret = next(value for name, value in secrets.items() if Jid.parse(name).domain == domain)
@@ -183,6 +189,13 @@ class Xmpp(Module):
             gateway.queue = Queue(database, self.queue_size, self.queue_age)
             await gateway.queue.open()
         gateway.start()
+
+    async def _open_rooms(self, gateway: Gateway, rooms: Rooms) -> None:
+        """Read who was in which room."""
+        database = await self.server.databases.open(self.rooms_url)
+        await self.server.databases.check(database, room_table.TABLE, room_table.VERSION)
+        gateway.room_table = room_table.RoomTable(database)
+        await gateway.room_table.read(rooms)
 
     async def stop(self) -> None:
         """Leave the server."""

@@ -17,7 +17,8 @@ class Condition(NamedTuple):
 STATUSES: Final = {
     300: "redirect", 301: "gone", 302: "redirect", 305: "redirect", 380: "not-acceptable",
     400: "bad-request", 401: "not-authorized", 402: "bad-request", 403: "forbidden", 404: "item-not-found", 405: "not-allowed",
-    406: "not-acceptable", 407: "registration-required", 408: "remote-server-timeout", 410: "gone", 413: "policy-violation",
+    406: "not-acceptable", 407: "registration-required", 408: "remote-server-timeout", 409: "conflict", 410: "gone",
+    413: "policy-violation",
     414: "policy-violation", 415: "not-acceptable", 416: "not-acceptable", 420: "feature-not-implemented", 421: "not-acceptable",
     423: "resource-constraint", 430: "recipient-unavailable", 439: "feature-not-implemented", 440: "policy-violation",
     480: "recipient-unavailable", 481: "item-not-found", 482: "not-acceptable", 483: "not-acceptable", 484: "item-not-found",
@@ -30,7 +31,7 @@ STATUSES: Final = {
 """Each status with the condition that says it."""
 
 CONDITIONS: Final = {
-    "bad-request": ("modify", 400), "conflict": ("cancel", 400), "feature-not-implemented": ("cancel", 501),
+    "bad-request": ("modify", 400), "conflict": ("cancel", 409), "feature-not-implemented": ("cancel", 501),
     "forbidden": ("auth", 403), "gone": ("cancel", 410), "internal-server-error": ("cancel", 500),
     "item-not-found": ("cancel", 404), "jid-malformed": ("modify", 400), "not-acceptable": ("modify", 406),
     "not-allowed": ("cancel", 405), "not-authorized": ("auth", 401), "payment-required": ("auth", 402),
@@ -40,7 +41,8 @@ CONDITIONS: Final = {
     "undefined-condition": ("cancel", 400), "unexpected-request": ("wait", 491),
 }
 """Each condition with its type and the status that says it. service-unavailable is what servers say of a user who is away, or
-whom they do not want to speak of (RFC 6121 8.5): 480. Statuses that would ask a phone for passwords are not made."""
+whom they do not want to speak of (RFC 6121 8.5): 480. A conflict is a name that somebody in a room has: 409, which phones take
+for 400 (RFC 3261 8.1.3.2). Statuses that would ask a phone for passwords are not made."""
 _CLASSES: Final = {3: "redirect", 4: "bad-request", 5: "internal-server-error", 6: "recipient-unavailable"}
 
 

@@ -21,7 +21,8 @@ from sipgw.xmpp.disco import answer
 from sipgw.xmpp.link import Down, Link
 from sipgw.xmpp.message import Page, failure_note, is_carbon, receipt, stamp_delay, to_sip, to_stanza, wants_receipt
 from sipgw.xmpp.queue import Item, Queue
-from sipgw.xmpp.rooms import Rooms
+from sipgw.xmpp.room_table import RoomTable
+from sipgw.xmpp.rooms import Member, Rooms
 from sipgw.xmpp.roster import Roster
 from sipgw.xmpp.stanza import COMPONENT, Element, SubElement, child, error_of, error_to, local_name, stanza
 
@@ -98,6 +99,8 @@ class Gateway:
         """Who watches whom; None: presence goes neither way."""
         self.rooms: Rooms | None = None
         """The chat rooms; None: there are none."""
+        self.room_table: RoomTable | None = None
+        """Where it is kept who is in them; None: nowhere."""
         self._flushing: set[str] = set()
         self.counts = dict.fromkeys(("sent", "received", "failed", "refused", "dropped"), 0)
         self._waiting: dict[tuple[str, str], list[Element]] = {}
@@ -226,7 +229,7 @@ class Gateway:
         if self.roster is not None:
             self.roster.up(link.settings.domain)
         for entering in [] if self.rooms is None else self.rooms.up(link.settings.domain):
-            self.user.launch(_done(entering))
+            self.later(entering)
 
     def down(self, link: Link, reason: str) -> None:
         """The server is not there."""
@@ -283,6 +286,8 @@ class Gateway:
             if said is None:
                 return
             element = said
+        elif self.rooms is not None and self.rooms.direct(element, sender, receiver):
+            return
         if element.get("type") == "error":
             self._late_error(link, element, sender, receiver)
             return
@@ -369,8 +374,38 @@ class Gateway:
             origin = Origin(str(sender), str(receiver), element.get("id", ""), link.settings.domain, link.settings.host)
             self.user.launch(self._tell_failure(to_uri, from_uri, page, origin))
 
+    # ---- what rooms ask (xmpp.rooms.Doors) ----
+
+    def later(self, waiting: Awaitable[tuple[int, str]]) -> None:
+        """Have something done of which nobody waits to hear."""
+        self.user.launch(_done(waiting))
+
+    def note(self, sip: Jid, room: Jid, member: Member | None) -> None:
+        """Keep that a phone is in a room, or that it is not."""
+        if self.room_table is not None:
+            self.user.launch(self._note(self.room_table, sip, room, member))
+
+    async def _note(self, table: RoomTable, sip: Jid, room: Jid, member: Member | None) -> None:
+        try:
+            await table.note(sip, room, member)
+        except DatabaseError as error:
+            self.user.log_rarely("xmpp rooms", -1, f"xmpp: who is in which room is not noted: {error}")
+
+    def named(self, text: str) -> Jid:
+        """The Jabber ID that a person means by an address, of SIP or of Jabber; ``SipError``."""
+        if ":" not in text or text.lower().startswith("xmpp:"):
+            jid = Jid.parse(text.partition(":")[2] or text)
+            if jid.domain not in self.domains.names:
+                return jid
+            text = f"sip:{text}"
+        uri = parse_uri(text)
+        try:
+            return self.domains.target_to_jid(uri)
+        except BadJid:
+            return self.domains.user_to_jid(uri)
+
     def show(self, receiver: Jid, room: Jid, text: str) -> None:
-        """Let a phone hear something from a room (xmpp.rooms.Doors)."""
+        """Let a phone hear something from a room."""
         said = stanza("message", room, receiver, type="groupchat")
         SubElement(said, f"{{{COMPONENT}}}body").text = text
         self._message(self.links[receiver.domain], said, room, receiver)

@@ -19,6 +19,8 @@ from tests.servers.private import PrivateServer, folder
 
 USERS = {"romeo": "pw-romeo", "juliet": "pw-juliet", "paris": "pw-paris"}
 DOMAIN, COMPONENT, OTHER, ROOMS, SECRET = "jabber.test", "sip.test", "other.test", "rooms.test", "s3cret"
+LOCKED = "locked.test"
+"""Rooms that are locked until who made one says how it shall be, as Prosody's are where nothing else is said."""
 
 CONFIG = """
 run_as_root = true
@@ -49,6 +51,7 @@ Component "{other}"
 Component "{rooms}" "muc"
     restrict_room_creation = false
     muc_room_locking = false
+Component "{locked}" "muc"
 """
 
 
@@ -79,7 +82,7 @@ class Prosody(PrivateServer):
         config = directory / "prosody.cfg.lua"
         text = CONFIG.format(
             folder=directory, clients=self.clients, components=self.components, domain=DOMAIN, component=COMPONENT, other=OTHER,
-            rooms=ROOMS, secret=SECRET,
+            rooms=ROOMS, secret=SECRET, locked=LOCKED,
         )
         config.write_text(text, encoding="utf-8")
         certify(directory)

@@ -174,7 +174,8 @@ class Gatewayed(TestCase):
         while not (value := condition()):
             if self.reactor.seconds() > end:
                 said = b"".join(each.errors for each in self.jabbers.values()).decode(errors="replace")
-                self.fail(f"waited in vain\n{self.child.text()[-3000:]}\n{said[-2000:]}\n{prosody().says()[-1000:]}")
+                heard = [each.body for each in self.phone.messages[-5:]]
+                self.fail(f"waited in vain\n{heard}\n{self.child.text()[-3000:]}\n{said[-2000:]}\n{prosody().says()[-1000:]}")
             await self.turn()
         return value
 
