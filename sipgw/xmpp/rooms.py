@@ -1,8 +1,8 @@
 """Chat rooms (XEP-0045) for phones: a MESSAGE to the room's address is said in it, what is said there comes as a MESSAGE from it.
 
 Whoever writes is in the room, under the name of his phone. Lines that begin with "#" are commands (``rooms_commands.py``), named
-as OpenSIPS's module imc names them. A phone that cannot be reached three times in a row, for a minute, is out
-again; a room that was left because the server went away, or because we did, is entered again, and what was said meanwhile is asked for. Invitations
+as OpenSIPS's module imc names them. A phone that cannot be reached three times in a row, for a minute, is out again; a room that
+was left because the server went away, or because we did, is entered again, and what was said meanwhile is asked for. Invitations
 (XEP-0045 7.8, XEP-0249) are shown, and taken by a command."""
 
 from __future__ import annotations
