@@ -1,8 +1,9 @@
 """Dialogs (RFC 3261 12): what two user agents remember of each other between requests.
 
-``DialogId`` finds one; ``Dialog`` keeps its state and writes the requests inside it. There are two ways to begin:
-``Dialog.as_uac`` from the request sent and the response that made it, ``Dialog.as_uas`` from the request received and
-the tag that our response puts into To. Names are ours: *local* is our side, whichever sent the first request.
+``DialogId`` finds one; ``Dialog`` keeps its state and writes the requests inside it. It begins as ``Dialog.as_uac`` from the
+request sent and the response that made it, as ``Dialog.as_uas`` from the request received and the tag that our response puts
+into To, or as ``Dialog.as_subscriber`` from our SUBSCRIBE and a NOTIFY that is faster than the response. Names are ours: *local*
+is our side, whichever sent the first request. ``encode`` and ``decode`` carry one through a restart.
 
 Nothing here sends or waits. CSeq numbers are counted here; that an INVITE may not cross another one (14.1) is for
 the user of the dialog to see to.
@@ -10,7 +11,8 @@ the user of the dialog to see to.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import json
+from typing import Any, Final, NamedTuple
 
 from sipgw.sip.address import NameAddr
 from sipgw.sip.errors import MalformedMessage, SipError
@@ -91,6 +93,34 @@ class Dialog:
             DialogId(request.call_id, local_tag, request.from_tag or ""), _plain(request.to), _plain(request.from_),
             target, _routes(request), None, request.cseq.number, early=early, secure=_is_secure(request),
         )
+
+    @classmethod
+    def half(cls, call_id: str, tag: str, local: str, remote: str, target: str) -> Dialog:
+        """What becomes a dialog when somebody answers: enough to write the request that begins it (RFC 3261 8.1.1)."""
+        return cls(DialogId(call_id, tag, ""), local, remote, target, [], None, None, early=True, secure=False)
+
+    @classmethod
+    def as_subscriber(cls, subscribe: Request, notify: Request) -> Dialog:
+        """Begin the dialog that the first NOTIFY to our SUBSCRIBE makes (RFC 6665 4.4.1)."""
+        return cls(
+            DialogId.of_request(notify), _plain(subscribe.from_), _plain(subscribe.to), _contact(notify) or subscribe.uri,
+            _routes(notify), subscribe.cseq.number, notify.cseq.number, early=False, secure=_is_secure(subscribe),
+        )
+
+    def encode(self) -> str:
+        """Write all of it as a text that can be kept."""
+        return json.dumps([
+            *self.id, self.local, self.remote, self.remote_target, self.route_set, self.local_cseq, self.remote_cseq, self.early,
+            self.secure,
+        ])
+
+    @classmethod
+    def decode(cls, text: str) -> Dialog:
+        """Read what ``encode`` wrote; ``ValueError`` if it is something else."""
+        values: Any = json.loads(text)
+        if not isinstance(values, list) or len(values) != 11 or not isinstance(values[6], list):
+            raise ValueError("this is no dialog")
+        return cls(DialogId(*values[:3]), *values[3:9], early=bool(values[9]), secure=bool(values[10]))
 
     def confirm(self, response: Response) -> None:
         """Take the 2xx that ends the early state: its route set and target replace the early ones (13.2.2.4)."""
@@ -182,6 +212,6 @@ def _routes(message: Message) -> list[str]:
 
 
 def _is_secure(request: Request) -> bool:
-    """Tell whether the dialog is secure: a SIPS request that came or went over TLS (12.1.1)."""
+    """Tell whether the dialog is secure: a SIPS request that came or went over TLS (12.1.1), or has no Via yet."""
     uri: Uri = request.request_uri
-    return uri.scheme == "sips" and request.via.transport.upper() in ("TLS", "WSS")
+    return uri.scheme == "sips" and ("via" not in request.names or request.via.transport.upper() in ("TLS", "WSS"))

@@ -169,3 +169,34 @@ class RequestTests(SynchronousTestCase):
         request = read_request(request_bytes(headers="Contact: <sip:a>\r\n").replace(b";tag=f1", b""))
         made = read_request(Dialog.as_uas(request, "mine").request("BYE", VIA))
         self.assertIsNone(made.to_tag)
+
+
+class SubscriberTests(SynchronousTestCase):
+    """The dialog that a NOTIFY makes (RFC 6665 4.4.1), and what carries one through a restart."""
+
+    def test_notify(self):
+        """Its Contact is the target, its Record-Routes are the route set as they stand; our CSeq goes on."""
+        half = Dialog.half("c1", "f1", "<sip:alice@example.org>", "<sip:bob@example.org>", "sip:bob@example.org")
+        subscribe = read_request(half.request("SUBSCRIBE", "", headers="Event: presence"))
+        self.assertEqual((subscribe.to_tag, subscribe.from_tag, subscribe.cseq.number), (None, "f1", 1))
+        notify = read_request(request_bytes(
+            "NOTIFY", from_tag="n1", to_tag="f1", cseq=5, headers="Contact: <sip:pa@192.0.2.8>\r\n" + ROUTES,
+        ))
+        dialog = Dialog.as_subscriber(subscribe, notify)
+        self.assertEqual(dialog.id, ("c1", "f1", "n1"))
+        self.assertEqual((dialog.remote_target, dialog.route_set), ("sip:pa@192.0.2.8", ["<sip:p2;lr>", "<sip:p1;lr>"]))
+        self.assertEqual((dialog.local, dialog.remote), ("<sip:alice@example.org>", "<sip:bob@example.org>"))
+        self.assertEqual((dialog.local_cseq, dialog.remote_cseq, dialog.secure), (1, 5, False))
+
+    def test_kept(self):
+        """What is written is read as it was; what is something else is refused."""
+        request = invite(cseq=7)
+        for dialog in (
+            Dialog.as_uac(request, answer(request, 180)), Dialog.half("c\u00e4", "f", "<sip:a@b>", "<sip:c@d>", "sip:c@d"),
+        ):
+            again = Dialog.decode(dialog.encode())
+            for name in Dialog.__slots__:
+                self.assertEqual(getattr(again, name), getattr(dialog, name), name)
+            self.assertEqual(again.request("BYE", ""), dialog.request("BYE", ""))
+        for text in ("", "{}", "[1]", "null", "x"):
+            self.assertRaises(ValueError, Dialog.decode, text)
