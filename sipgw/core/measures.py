@@ -24,6 +24,9 @@ from sipgw.statistics import Statistics
 WINDOW = 600
 """Seconds that the longest average of the load looks back."""
 
+LOADS = (("load", 1), ("load1m", 60), ("load10m", 600))
+"""The statistics of the load, and the seconds that they look back."""
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TABLES = {"udp": ("udp", "udp6"), "tcp": ("tcp", "tcp6"), "tls": ("tcp", "tcp6")}
 
@@ -87,7 +90,7 @@ def register_core_statistics(statistics: Statistics, user: Around, load: Load | 
     for name in ("total_size", "used_size", "real_used_size", "fragments", "max_used_size", "free_size"):
         statistics.gauge("rpmem", f"rpm_{name}", lambda: 0)
     for suffix in ("-proc-0", "", "-all"):
-        for name, seconds in (("load", 1), ("load1m", 60), ("load10m", 600)):
+        for name, seconds in LOADS:
             statistics.gauge("load", name + suffix, partial(load.over, seconds))
     statistics.gauge("load", "processes_number", lambda: 1)
     return load

@@ -1,7 +1,7 @@
 """The event interface in scripts and by management commands (``core/events.py``), and the core's own events; always there.
 
-Of OpenSIPS's core events those are declared that one Python process has: no event tells of shared and private memory
-(``E_CORE_SHM_THRESHOLD``, ``E_CORE_PKG_THRESHOLD``) nor of worker processes that come and go (``E_CORE_PROC_AUTO_SCALE``).
+Of OpenSIPS's core events all are there; those of memory are in ``core_process``. ``E_CORE_PROC_AUTO_SCALE`` can be subscribed
+to and raised by hand, as dashboards and scripts that name it expect, but one process has no workers that come and go.
 
 Where the answers differ from OpenSIPS's, it is on purpose: values without names that ``evi:raise`` is given leave as an array
 (there: as members without a name), and its ``params`` may be an object, as the manual says."""
@@ -32,6 +32,7 @@ class CoreEvents(Module):
 
     log_line = event("E_CORE_LOG", "time", "pid", "level", "prefix", "message")
     slow = event("E_CORE_THRESHOLD", "source", "time", "extra")
+    scaled = event("E_CORE_PROC_AUTO_SCALE", "group_type", "group_filter", "group_load", "scale", "process_id", "pid")
     disconnected = event("E_CORE_TCP_DISCONNECT", "src_ip", "src_port", "dst_ip", "dst_port", "proto")
 
     @classmethod

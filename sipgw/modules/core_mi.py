@@ -1,6 +1,8 @@
 """The management commands of the core itself, answering as OpenSIPS does.
 
-sipgw is one process: where OpenSIPS lists many, the list has one entry, the attendant."""
+sipgw is one process: where OpenSIPS lists many, ``ps`` has the attendant and, with the same PID, what each socket would be
+there; so tools that look for the receivers of a socket (opensips-cli's ``diagnose load``) find their load. What counts processes
+says 1."""
 
 from __future__ import annotations
 
@@ -8,10 +10,11 @@ import os
 import platform
 import sys
 import time
+from functools import partial
 from typing import Any
 
 from sipgw import __version__
-from sipgw.core.measures import Load, register_core_statistics
+from sipgw.core.measures import LOADS, Load, register_core_statistics
 from sipgw.exports import Command, Module, every, mi
 from sipgw.interfaces import Server
 from sipgw.mi.jsonrpc import INVALID_PARAMS, MIError
@@ -20,7 +23,19 @@ from sipgw.statistics import Counter, Statistic
 LAST_WORDS = 0.1
 """Seconds between ``kill`` and the end, for its answer to go out."""
 
+AS_OPENSIPS = "4.1.0"
+"""The version of OpenSIPS that sipgw follows."""
+
+DATAGRAMS = ("udp", "hep_udp")
+"""Transports without connections."""
+
 UNKNOWN_COMMAND = "unknown MI command"
+
+
+def receivers(user: Any) -> list[str]:
+    """What OpenSIPS would call the processes that read our sockets: one for each datagram socket, one for all connections."""
+    names = [f"SIP receiver {each}" for each in user.sockets if each.transport in DATAGRAMS]
+    return [*names, "TCP main"] if len(names) < len(user.sockets) else names
 
 
 class CoreCommands(Module):
@@ -34,7 +49,10 @@ class CoreCommands(Module):
 
     async def start(self) -> None:
         """Measure the process from now on."""
-        self._load = register_core_statistics(self.server.statistics, self.server.user)
+        load = self._load = register_core_statistics(self.server.statistics, self.server.user)
+        for number, _ in enumerate(receivers(self.server.user), 1):
+            for name, seconds in LOADS:
+                self.server.statistics.gauge("load", f"{name}-proc-{number}", partial(load.over, seconds))
 
     @every(1)
     def note_load(self) -> None:
@@ -101,8 +119,9 @@ class CoreCommands(Module):
 
     @mi()
     def version(self, revision: Any = None) -> dict[str, str]:
-        """Gives the version of the server. There is no revision to add: what runs is a release."""
-        return {"Server": f"sipgw ({__version__} ({platform.machine()}/{sys.platform}))"}
+        """Gives the version of the server: first that of the OpenSIPS whose scripts, commands and tables these are, since tools
+        read from it what they may ask (opensips-cli). There is no revision to add: what runs is a release."""
+        return {"Server": f"OpenSIPS ({AS_OPENSIPS} ({platform.machine()}/{sys.platform})), by sipgw {__version__}"}
 
     @mi()
     def pwd(self) -> dict[str, str]:
@@ -128,8 +147,9 @@ class CoreCommands(Module):
 
     @mi()
     def ps(self) -> dict[str, list[dict[str, Any]]]:
-        """Lists the processes of the server."""
-        return {"Processes": [{"ID": 0, "PID": os.getpid(), "Type": "attendant"}]}
+        """Lists the attendant, and what receives at each socket: all of them are this one process."""
+        types = ["attendant", *receivers(self.server.user)]
+        return {"Processes": [{"ID": number, "PID": os.getpid(), "Type": name} for number, name in enumerate(types)]}
 
     @mi()
     def kill(self) -> None:

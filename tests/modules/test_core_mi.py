@@ -132,7 +132,7 @@ class CoreTests(SynchronousTestCase):
         self.assertEqual(
             self.answer("uptime"), {"Now": time.ctime(1018.5), "Up since": time.ctime(1000.0), "Up time": "18 [sec]"}
         )
-        self.assertTrue(self.answer("version")["Server"].startswith("sipgw (0."))
+        self.assertTrue(self.answer("version")["Server"].startswith("OpenSIPS (4.1.0 ("))
 
     def test_levels(self) -> None:
         """Levels are shown and set; of processes there is only this one."""
