@@ -15,10 +15,10 @@ from sipgw.manhole.keys import KeyFault, host_key, read_key, read_keys
 from tests.children import HOST, free_port, wait_for
 from tests.manhole.child import ChildTests
 from tests.manhole.terminal import Terminal
-from tests.sipp.harness import Phone
+from tests.sipp.harness import SIPP, Phone, Sipp
 
 
-class SshTests(ChildTests):
+class SshTestCase(ChildTests):
     """A server with the module, and keys: one of an admin, one of an operator, one of nobody."""
 
     ssh_port = 0
@@ -59,6 +59,10 @@ modparam("manhole", "authorized_keys", "FOLDER/keys")
         """The command of one in a terminal."""
         *options, where = self.command(key)
         return [*options, "-tt", where]
+
+
+class SshTests(SshTestCase):
+    """Who may come in, and what is there for him."""
 
     def test_one_command(self) -> None:
         """A single command, its answer, its exit status; both roles may."""
@@ -106,7 +110,7 @@ modparam("manhole", "authorized_keys", "FOLDER/keys")
             lines = done.stdout.splitlines()
             self.assertRegex(lines[0], r'^\{"WD":')
             self.assertIn("there is no command nosuch", lines[1])
-            self.assertRegex(lines[2], "^Server  sipgw")
+            self.assertRegex(lines[2], "^Server  OpenSIPS .*, by sipgw")
 
     def test_host_key(self) -> None:
         """The server's key is made once, for nobody else to read."""
@@ -203,6 +207,146 @@ modparam("manhole", "authorized_keys", "FOLDER/keys")
             terminal.end()
         phone.socket.settimeout(20)
         self.assertIn(b"From: <sip:held@", phone.socket.recv(65535))
+
+
+CALL = [
+    "|-- INVITE bob (SDP) -->|",
+    "|  |-- INVITE bob (SDP) -->|",
+    "|<-- 100 Giving it a try --|  |",
+    "|  |<-- 180 Ringing --|",
+    "|<-- 180 Ringing --|  |",
+    "|  |<-- 200 OK (SDP) --|",
+    "|<-- 200 OK (SDP) --|  |",
+    "|-- ACK bob -->|  |",
+    "|  |-- ACK bob -->|",
+    "|-- BYE bob -->|  |",
+    "|  |-- BYE bob -->|",
+    "|  |<-- 200 OK --|",
+    "|<-- 200 OK --|  |",
+]
+"""A call through a proxy, drawn; spaces and dashes are squeezed."""
+
+
+class CallTests(SshTestCase):
+    """The same doors at a proxy with calls by sipp."""
+
+    callee = 0
+
+    @classmethod
+    def prepare(cls) -> None:
+        """A proxy before a phone."""
+        super().prepare()
+        if SIPP is None:
+            raise SkipTest("sipp is not installed (Debian: sip-tester)")
+        cls.callee = free_port()
+        cls.more += """
+loadmodule "rr.so"
+loadmodule "maxfwd.so"
+loadmodule "sipmsgops.so"
+"""
+        cls.route = f"""
+    mf_process_maxfwd_header(70);
+    if (has_totag()) {{
+        loose_route();
+        t_relay();
+        exit;
+    }}
+    $var(line) = "trunk";
+    record_route();
+    $du = "sip:{HOST}:{cls.callee}";
+    t_relay();
+"""
+
+    def place(self, text: str) -> int:
+        """The number of the first line of the script in which ``text`` is."""
+        lines = (self.folder / "opensips.cfg").read_text().splitlines()
+        return next(number for number, line in enumerate(lines, 1) if text in line)
+
+    def calls(self, name: str, count: int, caller: str) -> Sipp:
+        """So many calls of ``caller``, all begun at once."""
+        made = Sipp(
+            self.folder / name, "caller-talks", remote=self.port, calls=count, caller=caller, talk="1",
+            options=["-r", "1000", "-l", str(count)],
+        )
+        self.addCleanup(made.kill)
+        return made
+
+    def phone(self, count: int) -> Sipp:
+        """A phone that answers so many calls."""
+        made = Sipp(
+            self.folder / f"callee-{self.id()}", "callee-talks", port=self.callee, calls=count, ring="1", left="",
+            branch_header="CSeq:",
+        )
+        self.addCleanup(made.kill)
+        return made
+
+    def test_ladder(self) -> None:
+        """A live call is drawn as it happens, both sides of the proxy; what is saved is read by tshark."""
+        phone = self.phone(1)
+        with Terminal(self.terminal("admin")) as terminal:
+            terminal.until(">>> ")
+            terminal.type("trace(caller='traced')\r")
+            terminal.until("tracing caller='traced': 0 calls")
+            self.calls("traced", 1, "traced").finish()
+            phone.finish()
+            terminal.until(r"BYE bob -+>.*BYE bob -+>.*200 OK.*200 OK -+")
+            self.assertRegex(terminal.shown, rf"{HOST}:\d+ +sipgw +{HOST}:{self.callee}")
+            drawn = re.findall(r"(?m)^(?:>>> )? +\d\.\d{3} +\+\d+ms (\|.*\|) *\r?$", terminal.shown)
+            arrows = [re.sub(r"  +", "  ", re.sub(r"--+", "--", arrow)) for arrow in drawn]
+            self.assertEqual(arrows, CALL)
+            terminal.type(f"trace.save('{self.folder}/call.pcap')\r")
+            saved = re.search(r"'(\d+) messages in ", terminal.until(r"'\d+ messages in "))
+            terminal.type("\x04")
+            terminal.end()
+        assert saved is not None
+        tshark = shutil.which("tshark")
+        if tshark is not None:
+            command = [tshark, "-r", str(self.folder / "call.pcap"), "-d", f"udp.port=={self.port},sip", "-T", "fields"]
+            command += ["-e", "sip.Method", "-e", "sip.Status-Code", "-e", "_ws.malformed"]
+            rows = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+            self.assertEqual(len(rows), int(saved[1]))
+            self.assertEqual([row for row in rows if row.split("\t")[2:] != [""] or row.startswith("\t\t")], [])
+            self.assertEqual(sum(row.startswith("INVITE") for row in rows), 2)
+
+    def test_one_of_many(self) -> None:
+        """A breakpoint holds one call while 100 others are begun, answered and ended; its variables can be seen and changed."""
+        phone = self.phone(101)
+        with Terminal(self.terminal("admin")) as terminal:
+            terminal.until(">>> ")
+            line = self.place("record_route")
+            terminal.type(f"breakpoint('opensips.cfg:{line}', caller='held')\r")
+            terminal.until(f"stopping caller='held' at opensips.cfg:{line}, 0 so far")
+            held = self.calls("held", 1, "held")
+            terminal.until(rf"stopped\[0\]: INVITE sip:bob@.*opensips.cfg:{line}: record_route")
+            self.assertEqual(self.calls("others", 100, "passing").finish()["0_INVITE_Sent"], 100)
+            self.assertIsNone(held.process.poll())
+            terminal.type("stopped[0]['$var(line)'], stopped[0]['$fU']\r")
+            terminal.until(r"\('trunk', 'held'\)")
+            terminal.type("stopped[0]['$ru'] = 'sip:another@127.0.0.1'\r")
+            terminal.until(">>> ")
+            terminal.type("stopped[0].go()\r")
+            held.finish()
+            phone.finish()
+            terminal.type("\x04")
+            terminal.end()
+        self.assertEqual(re.findall(r"Traceback.*|bug:.*|ERROR: Got.*", self.child.text()), [])
+
+    def test_step(self) -> None:
+        """The lines that the chosen call runs are shown with what they change; other calls run unseen."""
+        phone = self.phone(2)
+        with Terminal(self.terminal("admin")) as terminal:
+            terminal.until(">>> ")
+            terminal.type("step(caller='stepped', method='INVITE')\r")
+            terminal.until("stepping caller='stepped'")
+            self.calls("unseen", 1, "unseen").finish()
+            self.calls("stepped", 1, "stepped").finish()
+            phone.finish()
+            for text, change in (("$var(line) =", r'\$var\(line\) = "trunk"'), ("$du =", rf'\$du = "sip:{HOST}:{self.callee}"')):
+                terminal.until(rf"INVITE sip:bob@\S+ opensips.cfg:{self.place(text)}: .*{change}")
+            terminal.until(rf"opensips.cfg:{self.place('$du =') + 1}: t_relay")
+            self.assertEqual(terminal.shown.count(f"opensips.cfg:{self.place('$var(line)')}:"), 1)
+            terminal.type("\x04")
+            terminal.end()
 
 
 class KeyTests(SynchronousTestCase):
