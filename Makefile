@@ -8,7 +8,7 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 READY = .venv/ready
 READY_DEV = .venv/ready-dev
 TESTS ?= tests
-PHONES = for pair in sip-tester=sipp baresip-core=baresip linphone-cli=linphonec tmux=tmux openssh-client=ssh tshark=tshark; do tests/install.sh $$pair || true; done
+PHONES = for pair in sip-tester=sipp baresip-core=baresip linphone-cli=linphonec tmux=tmux openssh-client=ssh tshark=tshark zsh=zsh; do tests/install.sh $$pair || true; done
 SERVERS = for pair in postgresql=pg_ctlcluster mariadb-server=mariadbd redis-server=redis-server redis-sentinel=redis-sentinel \
 	slapd=slapd ldap-utils=ldapsearch freeradius=freeradius kannel=bearerbox kannel-extras=drive_smpp rabbitmq-server=rabbitmqctl \
 	prosody=prosody go-sendxmpp=go-sendxmpp ejabberd=ejabberdctl; do \

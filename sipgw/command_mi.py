@@ -47,7 +47,8 @@ complete -F _sipgw sipgw
 _sipgw() {
     local -a found
     found=("${(@f)$(sipgw mi --complete "${BUFFER[1,CURSOR]}" 2>/dev/null)}")
-    compadd -Q -S '' -- $found
+    compadd -Q -S '' -- ${(M)found:#*=}
+    compadd -Q -- ${found:#*=}
 }
 compdef _sipgw sipgw
 """,

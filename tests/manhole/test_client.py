@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,6 +22,16 @@ class ClientTests(ChildTests):
 modparam("mi_amp", "tls_address", "127.0.0.1:{tls}")
 modparam("mi_amp", "tls_certificate", "FOLDER/server.pem")
 modparam("mi_amp", "tls_ca_list", "FOLDER/ca.pem")
+loadmodule "statistics.so"
+modparam("statistics", "stat_groups", "many")
+loadmodule "cfgutils.so"
+startup_route {{
+    $var(i) = 0;
+    while ($var(i) < 3000) {{
+        update_stat("many:a_name_of_forty_characters_and_a_few_$var(i)", $var(i));
+        $var(i) = $var(i) + 1;
+    }}
+}}
 """
     route = 'xlog("seen $rm"); raise_event("E_TEST"); send_reply(200, "OK");'
     tls = 0
@@ -46,7 +57,7 @@ modparam("mi_amp", "tls_ca_list", "FOLDER/ca.pem")
         self.assertEqual(client.describe("which")["recipes"], [[], ["command"]])
 
     def test_long(self) -> None:
-        """Parameters and answers longer than a box go through, up to the limit of all doors."""
+        """Parameters and answers longer than a box (64 KiB) go through, up to the limit of all doors."""
         client = self.client()
         with self.assertRaises(MIError) as caught:
             client.call("help", ["x" * 500_000])
@@ -56,6 +67,10 @@ modparam("mi_amp", "tls_ca_list", "FOLDER/ca.pem")
         self.assertEqual(caught.exception.code, -32600)
         names = [f"stat{number}-{'y' * 200}" for number in range(1000)]
         self.assertEqual(client.call("statistics:get", {"statistics": names}), {})
+        answer = client.call_text("statistics:get", [["many:"]])
+        self.assertGreater(len(answer), 2 * 65536)
+        values = {name[-4:].strip("_few"): value for name, value in json.loads(answer).items()}
+        self.assertEqual(values, {str(number): number for number in range(3000)})
         core = client.call("statistics:list", [["core:"]])
         self.assertEqual(client.call("statistics:list", {"statistics": ["core:"] * 10}), core)
 

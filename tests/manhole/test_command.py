@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
+
+from twisted.trial.unittest import SkipTest
 
 from sipgw.command import main
 from tests.children import ROOT, SIPGW, here, wait_for
 from tests.manhole.child import ChildTests
+from tests.manhole.terminal import Terminal
 from tests.sipp.harness import Phone
 
 
@@ -31,7 +35,7 @@ class CommandTests(ChildTests):
         """People get a table, programs JSON."""
         pid = self.child.process.pid
         status, out, _ = self.run_mi("ps")
-        self.assertEqual((status, out.splitlines()[-1].split()), (0, ["0", str(pid), "attendant"]))
+        self.assertEqual((status, out.splitlines()[-2].split()), (0, ["0", str(pid), "attendant"]))
         for words in (("--json", "ps"), ("ps", "--json")):
             status, out, _ = self.run_mi(*words)
             self.assertEqual(json.loads(out)["Processes"][0]["PID"], pid)
@@ -84,6 +88,29 @@ _sipgw 2>/dev/null; echo "${{COMPREPLY[*]}}"
             environment = {**os.environ, "PYTHONPATH": str(ROOT), "SIPGW_RUN": str(self.folder)}
             done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, env=environment, timeout=60)
             self.assertEqual(done.stdout.split(), [expected], done.stderr)
+
+    def test_zsh(self) -> None:
+        """zsh completes them in a terminal."""
+        if shutil.which("zsh") is None:
+            raise SkipTest("there is no zsh")
+        completion = self.folder / "_sipgw"
+        completion.write_text(self.run_mi("--completion", "zsh", socket=False)[1])
+        (self.folder / ".zshrc").write_text(f"""
+PROMPT='ready: '
+export PYTHONPATH='{ROOT}' SIPGW_RUN='{self.folder}'
+unsetopt prompt_sp
+autoload -Uz compinit && compinit -u -d {self.folder}/dump
+sipgw() {{ {" ".join(f"'{word}'" for word in SIPGW)} "$@"; }}
+. {completion}
+""")
+        with Terminal(["env", f"ZDOTDIR={self.folder}", "zsh", "-d", "-i"]) as terminal:
+            terminal.until("ready: ")
+            for keys, shown in (("sipgw mi upti\t\r", "Up since"), ("sipgw mi xlog_lev\tl\t3\r", "New xLog level +3")):
+                terminal.type(keys)
+                terminal.until(shown)
+                terminal.until("ready: ")
+            terminal.type("exit\r")
+            terminal.end()
 
     def test_follow(self) -> None:
         """The log and events are printed as they come."""
