@@ -40,6 +40,10 @@ class Around(Protocol):
     def wall_clock(self) -> float:
         """Seconds since 1970."""
 
+    @property
+    def running_timers(self) -> int:
+        """How many timers run."""
+
 
 class Load:
     """How busy this process is: ``note`` once a second, ``over`` the last so many seconds."""
@@ -75,6 +79,7 @@ def register_core_statistics(statistics: Statistics, user: Around, load: Load | 
     The counters of messages (``core:rcv_requests`` and the like) belong to the transaction user, who counts them."""
     load = load or Load()
     statistics.gauge("core", "timestamp", lambda: int(user.wall_clock() - user.started))
+    statistics.gauge("sipgw", "timers", lambda: user.running_timers)
     for transport in ("udp", "tcp", "tls"):
         statistics.gauge("net", f"waiting_{transport}", partial(_waiting, user, transport))
     total = memory_limit()

@@ -340,6 +340,11 @@ class TransactionUser(Surroundings):
         self._set_wake()
         return timer
 
+    @property
+    def running_timers(self) -> int:
+        """How many timers run, those of transactions too. Counts them one by one."""
+        return len(self.timers) + self.layer.timers
+
     # -- routes
 
     def execute(self, route: Route, run: Run, done: Callable[[Any], None] | None = None) -> None:

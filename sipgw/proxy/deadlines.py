@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 from math import ceil
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Subject = TypeVar("Subject")
 
@@ -16,12 +16,12 @@ Subject = TypeVar("Subject")
 class Deadlines(Generic[Subject]):
     """When the time of each subject is over: ``call(subject)`` is called at the next full second.
 
-    ``clock()`` is monotonic; ``after(seconds, call)`` sets a timer."""
+    ``clock()`` is monotonic; ``after(seconds, call)`` sets a timer, of which there is one at most."""
 
     def __init__(
         self,
         clock: Callable[[], float],
-        after: Callable[[float, Callable[[float], None]], object],
+        after: Callable[[float, Callable[[float], None]], Any],
         call: Callable[[Subject], None],
     ) -> None:
         self._clock = clock
@@ -31,6 +31,8 @@ class Deadlines(Generic[Subject]):
         self._heap: list[int] = []
         self._at: dict[Subject, int] = {}
         self._armed = 0
+        """The second for which the timer is set."""
+        self._timer: Any = None
 
     def __len__(self) -> int:
         return len(self._at)
@@ -55,18 +57,23 @@ class Deadlines(Generic[Subject]):
         bucket = self._seconds.get(second)
         if bucket is not None:  # else those of this second are being told just now
             del bucket[subject]
+            if not self._at:
+                self._arm()
         return True
 
     def _arm(self) -> None:
         heap = self._heap
         while heap and not self._seconds[heap[0]]:
             del self._seconds[heappop(heap)]
-        if heap and (not self._armed or heap[0] < self._armed):
+        if self._timer is not None and (not heap or heap[0] < self._armed):
+            self._timer.cancel()
+            self._timer = None
+        if heap and self._timer is None:
             self._armed = heap[0]
-            self._after(max(0.0, heap[0] - self._clock()), self._due)
+            self._timer = self._after(max(0.0, heap[0] - self._clock()), self._due)
 
     def _due(self, now: float) -> None:
-        self._armed = 0
+        self._timer = None
         heap = self._heap
         while heap and heap[0] <= now:
             second = heappop(heap)

@@ -150,7 +150,7 @@ class RegisterTests(SynchronousTestCase):
         memory |= {"fragments"} if counts_fragments() is not None else set()
         self.assertEqual(
             names,
-            {"core:timestamp", "net:waiting_udp", "net:waiting_tcp", "net:waiting_tls", "load:processes_number"}
+            {"core:timestamp", "sipgw:timers", "net:waiting_udp", "net:waiting_tcp", "net:waiting_tls", "load:processes_number"}
             | {f"shmem:{name}" for name in memory}
             | {f"pkmem:0-{name}" for name in memory}
             | {f"rpmem:rpm_{name}" for name in memory | {"fragments"}}

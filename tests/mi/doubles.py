@@ -17,6 +17,7 @@ class FakeUser:
         self.log_level = 3
         self.xlog_level = 2
         self.started = 1000.0
+        self.running_timers = 0
         self.now = 1018.5
         self.sockets: list[Any] = []
 

@@ -1,0 +1,1 @@
+Statistic sipgw:timers: how many timers run.
