@@ -115,7 +115,7 @@ class Phone:
 
 
 class Sipp(Child):
-    """One sipp, playing a scenario of ``scenarios/`` as caller (to ``remote``) or, without ``remote``, as callee."""
+    """One sipp, playing a scenario of ``scenarios/``, or ``xml``, as caller (to ``remote``) or, without ``remote``, as callee."""
 
     def __init__(
         self,
@@ -127,6 +127,7 @@ class Sipp(Child):
         calls: int = 1,
         options: Sequence[str] = (),
         transport: str = "udp",
+        xml: str = "",
         **values: str,
     ) -> None:
         assert SIPP is not None
@@ -137,7 +138,7 @@ class Sipp(Child):
         self.port = port or free_port()
         directory.mkdir(parents=True, exist_ok=True)
         file = directory / f"{scenario}.xml"
-        file.write_text(expand(f"@include {scenario}@", values))
+        file.write_text(xml or expand(f"@include {scenario}@", values))
         command = [SIPP, "-sf", str(file), "-m", str(calls), "-i", HOST, "-p", str(self.port), "-nostdin"]
         command += ["-trace_err", "-error_file", "errors", "-trace_counts", "-trace_stat", "-stf", "statistics", "-fd", "1"]
         patience = PATIENCE + calls / 200  # twice that for all of its calls, which may begin 200 a second or more slowly
