@@ -30,8 +30,9 @@ from __future__ import annotations
 import enum
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin
 
@@ -480,7 +481,7 @@ class Module:
         found: list[Command] = []
         for attribute, doc, mark in self.exports.functions:
             if mark.what == "mi":
-                call = getattr(self, attribute)
+                call = _spoken(getattr(self, attribute), inspect.signature(getattr(self, attribute)).parameters)
                 options = mark.options
                 module = options["module"] or self.name.removeprefix("proto_")
                 parameters, kinds = _arguments(type(self), mark, getattr(type(self), attribute))
@@ -544,10 +545,11 @@ def _arguments(
     """The parameters of one management command, each with what it wants."""
     owner = f"{cls.name}.{mark.name}"
     hints = typing.get_type_hints(method)
-    parameters = tuple(inspect.signature(method).parameters.values())[1:]
+    written = tuple(inspect.signature(method).parameters.values())[1:]
+    parameters = tuple(each if each.name == spoken(each.name) else _renamed(each) for each in written)
     kinds: dict[str, ArgumentKind] = {}
-    for parameter in parameters:
-        annotation = hints.get(parameter.name)
+    for parameter, its in zip(parameters, written, strict=True):
+        annotation = hints.get(its.name)
         arms = [arm for arm in get_args(annotation) if arm is not NoneType]
         if get_origin(annotation) in (Union, UnionType) and len(arms) == 1:
             annotation = arms[0]
@@ -560,6 +562,23 @@ def _arguments(
         if not required <= set(recipe) <= set(kinds):
             raise Misdeclared(f"{owner}: the recipe {recipe} does not fit its parameters")
     return parameters, kinds
+
+
+def spoken(name: str) -> str:
+    """What an operator calls a parameter: where Python has taken the word, the method's has an underscore behind it."""
+    return name[:-1] if name.endswith("_") and iskeyword(name[:-1]) else name
+
+
+def _renamed(parameter: inspect.Parameter) -> inspect.Parameter:
+    return parameter.replace(name=spoken(parameter.name), kind=inspect.Parameter.POSITIONAL_ONLY)
+
+
+def _spoken(call: Callable[..., Any], names: Iterable[str]) -> Callable[..., Any]:
+    """``call``, with arguments as operators name them."""
+    taken = {spoken(name): name for name in names if name != spoken(name)}
+    if not taken:
+        return call
+    return lambda **arguments: call(**{taken.get(name, name): value for name, value in arguments.items()})
 
 
 def _gather(cls: type[Module]) -> Exports:

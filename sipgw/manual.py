@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sipgw.catalogue import core_modules, module_classes
-from sipgw.exports import Module
+from sipgw.exports import Module, spoken
 from sipgw.script.symbols import ROUTE_KEYWORDS, Function, Parameter, RouteKind
 
 
@@ -70,7 +70,7 @@ def _commands(module: type[Module]) -> Iterator[str]:
     for attribute, doc, mark in module.exports.functions:
         if mark.what == "mi":
             names = [
-                name if parameter.default is inspect.Parameter.empty else f"[{name}]"
+                spoken(name) if parameter.default is inspect.Parameter.empty else f"[{spoken(name)}]"
                 for name, parameter in inspect.signature(getattr(module, attribute)).parameters.items()
                 if name != "self"
             ]

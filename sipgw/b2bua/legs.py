@@ -17,7 +17,10 @@ from sipgw.sip.dialog import Dialog
 
 if TYPE_CHECKING:
     from sipgw.b2bua.exchange import Exchange
-    from sipgw.sip.message import Request
+    from sipgw.sip.message import Request, Response
+
+MAX_FORKS: Final = 32
+"""How many phones that ring for one INVITE are kept apart."""
 
 
 class Role(Enum):
@@ -139,8 +142,8 @@ class Leg:
     else is data that can be kept."""
 
     __slots__ = (
-        "acknowledged", "acks", "avps", "contact", "dialog", "exchange", "forks", "id", "invite", "key", "next_hop", "renumbered",
-        "role", "socket", "state", "timer", "token",
+        "acknowledged", "acks", "avps", "contact", "dialog", "early", "exchange", "forks", "id", "invite", "key", "next_hop",
+        "renumbered", "role", "socket", "state", "timer", "token",
     )
 
     def __init__(
@@ -167,6 +170,8 @@ class Leg:
         """The AVPs that the script had when it began."""
         self.renumbered: dict[int, int] = {}
         """What became of the CSeq numbers of INVITEs that had to be sent again, with a password."""
+        self.early: dict[str, Dialog] = {}
+        """Client: the early dialogs, by their tags; ``dialog`` is the one that spoke last."""
         self.forks: dict[str, Dialog] = {}
         """Client: dialogs of other phones that have answered too, and have been hung up on, by their tags."""
 
@@ -174,6 +179,27 @@ class Leg:
     def is_over(self) -> bool:
         """Whether nothing is left to be done."""
         return self.state is State.OVER
+
+    def ring(self, response: Response) -> None:
+        """Take the dialog that a provisional response to our INVITE has made or speaks of."""
+        tag = response.to_tag
+        if tag:
+            found = self.early.get(tag)
+            if found is None:
+                while len(self.early) >= MAX_FORKS:
+                    del self.early[next(iter(self.early))]
+                found = self.early[tag] = Dialog.as_uac(self.invite, response)
+            self.dialog = found
+
+    def answer(self, response: Response) -> None:
+        """Take the dialog of the 2xx to our INVITE: an early one goes on with its CSeq numbers (RFC 3261 13.2.2.4)."""
+        found = self.early.get(response.to_tag or "")
+        if found is None:
+            found = Dialog.as_uac(self.invite, response)
+        else:
+            found.confirm(response)
+        self.early.clear()
+        self.dialog = found
 
     def step(self, event: Event) -> tuple[Do, ...] | None:
         """Go on; what is to be done, None if ``event`` means nothing now."""

@@ -172,13 +172,12 @@ class Session:
         if status < 200:
             if status == 100 or response is None or leg.state not in (State.CALLING, State.RINGING):
                 return
-            if response.to_tag and (leg.dialog is None or leg.dialog.id.remote_tag != response.to_tag):
-                leg.dialog = Dialog.as_uac(leg.invite, response)
+            leg.ring(response)
             leg.step(Event.PROVISIONAL)
         elif status < 300 and response is not None:
             if leg.state not in (State.CALLING, State.RINGING, State.CANCELLING):
                 return
-            leg.dialog = Dialog.as_uac(leg.invite, response)
+            leg.answer(response)
             if leg.state is State.CANCELLING:
                 self.step(leg, Event.SUCCESS)
                 return

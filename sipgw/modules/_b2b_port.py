@@ -7,6 +7,7 @@ from random import SystemRandom
 from typing import Any
 
 from sipgw.b2bua.legs import Leg, Role, State
+from sipgw.b2bua.own import OwnSession
 from sipgw.b2bua.passing import Passing
 from sipgw.b2bua.port import NOTHING, Content
 from sipgw.b2bua.session import Session
@@ -27,6 +28,8 @@ WITH_CONTACT = frozenset({"INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER", "O
 MAX_CHALLENGES = 2
 """How many challenges to one request are answered (hardening P7): one of a proxy, one of the callee."""
 Heard = Callable[[int, "Response | None"], None]
+Held = Session | OwnSession
+"""What has legs: a call of two of them, or one of the server's own."""
 
 
 class Entities:
@@ -36,7 +39,7 @@ class Entities:
         self.user = user
         self.tm = tm
         self.prefix = f"{prefix}."
-        self.legs: dict[str, tuple[Session, Leg]] = {}
+        self.legs: dict[str, tuple[Held, Leg]] = {}
         self.passing = Passing()
         self.on_ended: list[Callable[[Session], None]] = []
         self._count = 0
@@ -52,7 +55,7 @@ class Entities:
         first, last = self._random.getrandbits(10), self._random.getrandbits(48)
         return f"{self.prefix}{first}.{self._count}.{int(self.user.wall_clock())}.{last}"
 
-    def add(self, session: Session, *legs: Leg) -> None:
+    def add(self, session: Held, *legs: Leg) -> None:
         """Let what comes for ``legs`` find their session."""
         for leg in legs:
             self.legs[leg.key] = session, leg
@@ -85,7 +88,7 @@ class Entities:
             found[0].request(found[1], request, context)
         return True
 
-    def _find(self, request: Request) -> tuple[Session, Leg] | None:
+    def _find(self, request: Request) -> tuple[Held, Leg] | None:
         """The leg that a request is in (RFC 3261 12.2.2)."""
         found = self.legs.get(request.to_tag or "") or self.legs.get(request.call_id)
         if found is None or found[1].dialog is None:
@@ -102,7 +105,10 @@ class Entities:
         session, leg = found
         self.user.reply(run, 200, "OK", to_tag=leg.key if leg.role is Role.SERVER else "")
         if context.status < 200:
-            session.cancelled(leg)
+            if isinstance(session, OwnSession):
+                session.cancelled(leg, request)
+            else:
+                session.cancelled(leg)
         return True
 
     # -- what sessions ask for (``session.Port``)
@@ -150,7 +156,7 @@ class Entities:
         send("", 0)
         return first
 
-    def call(self, session: Session, leg: Leg, content: Content, challenges: int = 0) -> None:
+    def call(self, session: Held, leg: Leg, content: Content, challenges: int = 0) -> None:
         """Send the INVITE of a client leg."""
         if content.headers or content.body:
             leg.invite = _with_content(leg.invite, content)
@@ -257,11 +263,15 @@ class Entities:
         """Forget a leg that had left its session."""
         self.legs.pop(leg.key, None)
 
-    def ended(self, session: Session) -> None:
+    def ended(self, session: Held) -> None:
         """Forget the legs of ``session``."""
         for leg in session.legs:
             if self.legs.get(leg.key) == (session, leg):
                 del self.legs[leg.key]
+        if isinstance(session, OwnSession):
+            if session.limit is not None:
+                session.limit.cancel()
+            return
         for call in self.on_ended:
             call(session)
 

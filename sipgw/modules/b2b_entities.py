@@ -7,14 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 from sipgw.b2bua.legs import Leg, Role
-from sipgw.exports import Module, mi, param, requires
+from sipgw.exports import mi, param, requires
 from sipgw.modules._b2b_port import Entities
-from sipgw.modules.tm import Tm
+from sipgw.modules._ua_sessions import UaSessions
 from sipgw.modules.uac_auth import UacAuth
 from sipgw.sip.grammar import is_token
 
 _STORE = "legs that outlive the server come in a later version of sipgw"
-_OWN = "sessions of the server's own (ua_session_*) come in a later version of sipgw"
 _SCRIPT = "set the routes of b2b_logic: those of b2b_entities come in a later version of sipgw"
 
 
@@ -24,20 +23,18 @@ def key_prefix(text: str) -> None:
         raise ValueError(f"{text!r} cannot begin a tag: letters, digits and -.!%*_+`'~ can")
 
 
-class B2bEntities(Module):
-    """Keeps the legs of back-to-back calls."""
+class B2bEntities(UaSessions):
+    """Keeps the legs of back-to-back calls, and of the server's own."""
 
     name = "b2b_entities"
     later = {
         **dict.fromkeys(
             ("db_url", "cachedb_url", "cachedb_key_prefix", "db_table", "db_mode", "update_period", "cluster_id"), _STORE
         ),
-        **dict.fromkeys(("advertised_contact", "ua_default_timeout"), _OWN),
         **dict.fromkeys(("script_req_route", "script_reply_route"), _SCRIPT),
         "passthru_prack": "100rel is taken out of what passes; reliable provisional responses come in a later version of sipgw",
     }
 
-    tm: Tm = requires("tm")
     uac_auth: UacAuth | None = requires("uac_auth", optional=True)
 
     server_hsize: int = param(9, "Size of a hash table", unused="legs are in a dict, which grows by itself")
@@ -59,11 +56,11 @@ class B2bEntities(Module):
     @mi("list", alias="b2be_list")
     def list_entities(self) -> list[dict[str, Any]]:
         """``b2b_entities:list``: the legs that there are."""
-        return [self.describe(leg) for _, leg in self.entities.legs.values()]
+        return [self.entry(leg) for _, leg in self.entities.legs.values()]
 
     @staticmethod
     def describe(leg: Leg) -> dict[str, Any]:
-        """One leg for a management command."""
+        """What b2b_logic says of one leg."""
         dialog = leg.dialog
         invite = leg.invite
         own, theirs = ("", "") if dialog is None else (dialog.id.local_tag, dialog.id.remote_tag)

@@ -450,8 +450,8 @@ class B2bLogic(Module):
     # -- variables
 
     def _session(self, run: Run) -> tuple[Session, Leg] | None:
-        found: tuple[Session, Leg] | None = None if run.context is None else run.context.get(KEPT)
-        return found
+        found = None if run.context is None else run.context.get(KEPT)
+        return None if found is None or not isinstance(found[0], Session) else found
 
     @pvar("b2b_logic.key")
     def session_key(self, run: Run) -> str | None:

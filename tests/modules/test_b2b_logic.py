@@ -450,9 +450,11 @@ class CourseTests(Back):
         self.assertEqual(session["scenario"], "top hiding")
         legs = self.command("b2be_list")
         self.assertEqual(([leg["type"] for leg in legs], [leg["state"] for leg in legs]), (["server", "client"], ["talking"] * 2))
-        self.assertEqual(session["entities"], legs)
+        leg, other = session["entities"]
+        self.assertEqual([leg["key"], other["key"]], [one["key"] for one in legs])
+        self.assertEqual((legs[0]["from_tag"], legs[0]["cseq"]), ("a1", {"caller": 1, "callee": 0}))
+        self.assertEqual((legs[1]["to_tag"], legs[1]["contact"]["callee"]), ("b1", f"sip:bob@127.0.0.1:{BOB}"))
         self.assertEqual(self.command("b2b_terminate_call", key="x"), 404)
-        leg = legs[0]
         self.command("b2b_terminate_call", key=f"{leg['callid']};{leg['fromtag']};{leg['totag']}")
         self.assertEqual((self.said(ALICE), self.said(BOB)), (["BYE"], ["BYE"]))
         self.wait(40)

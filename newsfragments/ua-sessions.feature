@@ -1,0 +1,1 @@
+b2b_entities holds calls of the server's own, which a script (ua_session_server_init, ua_session_reply, ua_session_update, ua_session_terminate) or management commands (ua_session_client_start and the rest) speak for; E_UA_SESSION says what comes in them. See examples/announcement.cfg.
