@@ -88,10 +88,11 @@ Tell = Callable[["OwnSession", str, str, "Message | None", int], None]
 
 
 class OwnSession:
-    """A call with ``leg``, whose key is its name. ``limit``: the timer that ends it, for whoever set it."""
+    """A call with ``leg``, whose key is its name. ``limit``: the timer that ends it, for whoever set it;
+    ``ends``: when it does, in seconds since 1970."""
 
-    __slots__ = ("_bye", "_number", "_pending", "_reinvited", "_status", "_unanswered", "_waiting", "leg", "letters", "limit",
-                 "over", "port", "tell")
+    __slots__ = ("_bye", "_number", "_pending", "_reinvited", "_status", "_unanswered", "_waiting", "ends", "leg", "letters",
+                 "limit", "over", "port", "tell")
 
     def __init__(self, leg: Leg, port: OwnPort, tell: Tell, letters: str = "") -> None:
         self.leg = leg
@@ -99,6 +100,7 @@ class OwnSession:
         self.tell = tell
         self.letters = letters
         self.limit: Any = None
+        self.ends = 0
         self.over = False
         self._bye = NOTHING
         self._status = 480, "Temporarily Unavailable"
@@ -112,7 +114,7 @@ class OwnSession:
         """Whether that has no final answer."""
         self._waiting: Any = None
         """The timer of an ACK that is to come."""
-        if leg.role is Role.SERVER:
+        if leg.role is Role.SERVER and leg.dialog is None:
             leg.dialog = Dialog.as_uas(leg.invite, leg.key)
 
     @property
@@ -158,6 +160,15 @@ class OwnSession:
             leg.token = None
             self.port.ended(self)
         return True
+
+    def resume(self) -> None:
+        """Go on after a restart: an answer is acknowledged, or was, and a BYE that nobody has answered is sent again."""
+        leg = self.leg
+        if leg.state in (State.ANSWERED, State.PARTING):
+            self._step(Event.ACK)
+        elif leg.state is State.LEAVING:
+            leg.state = State.TALKING
+            self._step(Event.LEAVE)
 
     def _acknowledge(self, content: Content) -> None:
         leg = self.leg

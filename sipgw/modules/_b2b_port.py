@@ -42,6 +42,10 @@ class Entities:
         self.legs: dict[str, tuple[Held, Leg]] = {}
         self.passing = Passing()
         self.on_ended: list[Callable[[Session], None]] = []
+        self.on_over: list[Callable[[Held], None]] = []
+        """Told of calls of the server's own, too."""
+        self.on_changed: list[Callable[[Held], None]] = []
+        """Told that something of a call may have changed."""
         self._count = 0
         self._random = SystemRandom()
         self.auth: UacAuth | None = None
@@ -59,6 +63,12 @@ class Entities:
         """Let what comes for ``legs`` find their session."""
         for leg in legs:
             self.legs[leg.key] = session, leg
+
+    def _changed(self, leg: Leg) -> None:
+        found = self.legs.get(leg.key)
+        if found is not None:
+            for call in self.on_changed:
+                call(found[0])
 
     # -- what comes
 
@@ -115,6 +125,7 @@ class Entities:
 
     def reply(self, leg: Leg, token: Any, status: int, reason: str, content: Content) -> None:
         """Answer a request."""
+        self._changed(leg)
         if token is None or token.status >= 200:
             return
         method = token.request.method
@@ -129,6 +140,7 @@ class Entities:
 
     def send(self, leg: Leg, method: str, content: Content, heard: Heard) -> int:
         """Send a request within a leg."""
+        self._changed(leg)
         dialog = leg.dialog
         assert dialog is not None
         headers = content.headers + (f"Contact: {leg.contact}\r\n" if method in WITH_CONTACT else "")
@@ -222,6 +234,7 @@ class Entities:
 
     def acknowledge(self, leg: Leg, dialog: Dialog, number: int, content: Content) -> None:
         """Acknowledge a 2xx; what was sent for it before is sent again."""
+        self._changed(leg)
         number = leg.renumbered.get(number, number)
         key = dialog.id.remote_tag, number
         if key not in leg.acks:
@@ -261,6 +274,7 @@ class Entities:
 
     def forget(self, leg: Leg) -> None:
         """Forget a leg that had left its session."""
+        self._changed(leg)
         self.legs.pop(leg.key, None)
 
     def ended(self, session: Held) -> None:
@@ -268,6 +282,8 @@ class Entities:
         for leg in session.legs:
             if self.legs.get(leg.key) == (session, leg):
                 del self.legs[leg.key]
+        for over in self.on_over:
+            over(session)
         if isinstance(session, OwnSession):
             if session.limit is not None:
                 session.limit.cancel()

@@ -100,6 +100,7 @@ class UaSessions(Module):
     def _begin(self, session: OwnSession, flags: Flags) -> None:
         self.entities.add(session, session.leg)
         seconds = flags.lasts or self.ua_default_timeout
+        session.ends = int(self.server.user.wall_clock()) + seconds
         session.limit = self.entities.after(seconds, session.expired)
 
     def _own(self, key: str) -> OwnSession | None:

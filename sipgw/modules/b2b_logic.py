@@ -6,19 +6,19 @@ within a call; there ``b2b_pass_request`` and ``b2b_handle_reply`` do what is us
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from sipgw.b2bua import bridge as bridges
 from sipgw.b2bua.legs import Leg, Role
 from sipgw.b2bua.passing import OWN, Passing, requires_reliable
-from sipgw.b2bua.port import NOTHING, Content
+from sipgw.b2bua.port import NOTHING, Content, Logic
 from sipgw.b2bua.session import Session, begin
-from sipgw.exports import REQUEST, Avp, HeaderText, Module, function, listed, mi, param, pvar, requires
+from sipgw.exports import REQUEST, Avp, HeaderText, function, listed, mi, param, pvar
 from sipgw.mi.commands import MIError
-from sipgw.modules._b2b_port import KEPT, Entities
-from sipgw.modules.b2b_entities import B2bEntities
+from sipgw.modules._b2b_port import KEPT
+from sipgw.modules._b2b_restore import TOP_HIDING, Restoring
 from sipgw.proxy.disguise import is_uri
 from sipgw.proxy.hiding import own_contact
 from sipgw.proxy.originate import new_request
@@ -30,8 +30,6 @@ from sipgw.sip.errors import SipError
 from sipgw.sip.grammar import is_token
 from sipgw.sip.message import Request, Response
 
-TOP_HIDING = "top hiding"
-_STORE = "sessions that outlive the server come in a later version of sipgw"
 _LATER = "it comes in a later version of sipgw"
 _BRIDGE = "bridging calls that are not answered yet comes in a later version of sipgw"
 _DRAFTS = "b2b drafts"
@@ -102,17 +100,14 @@ def name_pattern(text: str) -> Callable[[str], object]:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
-class B2bLogic(Module):
+class B2bLogic(Restoring):
     """Joins the two legs of back-to-back calls."""
 
     name = "b2b_logic"
     later = {
-        **dict.fromkeys(("db_url", "cachedb_url", "cachedb_key_prefix", "db_table", "db_mode", "update_period"), _STORE),
         **dict.fromkeys(("b2bl_early_update", "old_entity_term_delay"), _BRIDGE),
         **dict.fromkeys(("custom_contact_header_params", "b2bl_from_spec_param", "server_address"), _LATER),
     }
-
-    b2b_entities: B2bEntities = requires("b2b_entities")
 
     hash_size: int = param(10, "Size of a hash table", unused="sessions are in a dict, which grows by itself")
     cleanup_period: int = param(100, "Seconds between searches", unused="each session has a timer of its own")
@@ -127,15 +122,9 @@ class B2bLogic(Module):
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         super().__init__(server, **parameters)
-        self.sessions: dict[str, Session] = {}
         self._timers: dict[str, Any] = {}
         self._routes: dict[str, tuple[str, str]] = {}
         self._count = 0
-
-    @property
-    def entities(self) -> Entities:
-        """The legs."""
-        return self.b2b_entities.entities
 
     async def start(self) -> None:
         """Be ready to begin sessions."""
@@ -145,6 +134,7 @@ class B2bLogic(Module):
         for name in (self.script_req_route, self.script_reply_route):
             if name and name not in self.server.user.routes.named:
                 raise ValueError(f"b2b_logic: there is no route[{name}]")
+        await self.restore()
 
     # -- beginning
 
@@ -250,6 +240,7 @@ class B2bLogic(Module):
         self.sessions[session.key] = session
         self._routes[session.key] = routes
         entities.add(session, caller, callee)
+        self.ends[session.key] = int(user.wall_clock()) + self.max_duration if self.max_duration else 0
         limit = self.b2bl_th_init_timeout if flags.setup_timeout is None else flags.setup_timeout
         self._limit(session, limit or self.max_duration)
         session.call(callee)
@@ -276,8 +267,11 @@ class B2bLogic(Module):
         return invite, contact
 
     def _new_key(self, caller: Leg) -> str:
-        self._count += 1
-        return f"{caller.key.split('.')[1]}.{self._count}"
+        while True:
+            self._count += 1
+            key = f"{caller.key.split('.')[1]}.{self._count}"
+            if key not in self.sessions:
+                return key
 
     # -- time and the end
 
@@ -301,9 +295,30 @@ class B2bLogic(Module):
     def _ended(self, session: Session) -> None:
         self.sessions.pop(session.key, None)
         self._routes.pop(session.key, None)
+        self.ends.pop(session.key, None)
         timer = self._timers.pop(session.key, None)
         if timer is not None:
             timer.cancel()
+
+    # -- what outlives the server
+
+    def kept(self, session: Session) -> Mapping[str, Any]:
+        """What else of a session is stored."""
+        return {"values": session.values, "routes": self._routes.get(session.key, ("", ""))}
+
+    def logic_of(self, session: Session, kept: Mapping[str, Any]) -> Logic | None:
+        """The routes that decided, where they are still there; those of the modparams where OpenSIPS has stored the session."""
+        usual = ("", "") if session.scenario in ("", TOP_HIDING) else (self.script_req_route, self.script_reply_route)
+        names = tuple(map(str, kept.get("routes", usual)))
+        routes = self._routes[session.key] = names if len(names) == 2 else ("", "")
+        return self if any(routes) else None
+
+    def ends_at(self, session: Session) -> None:
+        """End a session that goes on when its time is over."""
+        ends = self.ends[session.key]
+        if ends:
+            left = max(0, ends - int(self.server.user.wall_clock()))
+            self._timers[session.key] = self.entities.after(left, lambda: session.end(408, "Request Timeout"))
 
     # -- the script's own logic (``session.Logic``)
 

@@ -626,7 +626,7 @@ class LogicTests(Back):
             self.assertIn(text, line)
         for begin, params, text in (
             ('b2b_init_request("top hiding", "quickly");', "", "no flag 'quickly'"),
-            ("", 'modparam("b2b_logic", "db_url", "sqlite:///x")', "later version"),
+            ("", 'modparam("b2b_logic", "db_mode", 3)', "write 0"),
             ("", 'modparam("b2b_entities", "passthru_prack", 1)', "later version"),
             ("", 'modparam("b2b_logic", "custom_headers", "a b")', "no name of a header"),
             ('b2b_bridge("this", "x", "sip:media@x");', "", "b2b_bridge"),

@@ -1,0 +1,1 @@
+b2b_entities and b2b_logic keep their calls in a database (db_url, db_mode 1 or 2) or in a Redis (cachedb_url): after a crash or a restart the BYE, re-INVITEs, the script's own logic and max_duration go on.
