@@ -1,22 +1,25 @@
 """uac: other names in From and To, and answers to the challenges of servers that calls are sent to.
 
 The machinery is ``proxy/disguise.py`` and ``uac_auth``. What a call was changed to is kept in our Record-Route, so the script
-must ``record_route()``, and nothing is lost by a restart."""
+must ``record_route()``, and nothing is lost by a restart. Challenges in the middle of a call move its numbers on,
+too: that is kept with its dialog where module dialog follows it, else in memory alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from sipgw.exports import BRANCH, FAILURE, REQUEST, HeaderText, Module, function, param, requires
+from sipgw.exports import BRANCH, FAILURE, REQUEST, HeaderText, Module, every, function, param, requires
 from sipgw.modules.dialog import Dialog
 from sipgw.modules.rr import Rr
 from sipgw.modules.tm import Tm
 from sipgw.modules.uac_auth import UacAuth
 from sipgw.proxy import disguise
+from sipgw.proxy.ahead import Ahead
 from sipgw.proxy.authentication import parse_algorithms
 from sipgw.proxy.credentials import CHALLENGES
 from sipgw.proxy.disguise import Disguise, Uris
+from sipgw.proxy.following import within_of
 from sipgw.proxy.record_route import RouteParam, routed
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
@@ -89,6 +92,7 @@ class Uac(Module):
             raise ValueError(f'uac: restore_mode "{self.restore_mode}" needs loadmodule "rr.so"')
         if self.force_dialog and self.dialog is None:
             raise ValueError('uac: force_dialog needs loadmodule "dialog.so"')
+        self._ahead = Ahead(self.server.user.clock)
 
     # -- names
 
@@ -158,17 +162,38 @@ class Uac(Module):
         if self.restore_mode == "auto":
             self._restore(run, "from")
             self._restore(run, "to")
-        by = disguise.shift_in(params)
-        if by and self.rr is not None and not self.rr.is_upstream(run):
+        by = self._told(run) + self._ahead.find(run.message)
+        if by:
             disguise.shift(run, by)
             self.tm.rewrite_replies(run, disguise.undisguised)
+        if run.message.method == "BYE":
+            self._ahead.over(run.message)
+
+    def _told(self, run: Run) -> int:
+        """By how much our Route says that the CSeq is ahead: in requests of the caller."""
+        return 0 if self.rr is None or self.rr.is_upstream(run) else disguise.shift_in(routed(run).params)
+
+    @every(60)
+    def sweep(self) -> None:
+        """Forget calls that are over."""
+        self._ahead.sweep()
 
     # -- CSeq and passwords
 
     def _shift(self, run: Run, by: int) -> None:
-        disguise.shift(run, by)
-        if run.message.to_tag is None:
+        """Move the CSeq on by ``by``, for the rest of the dialog, too."""
+        request = run.message
+        total = disguise.shift(run, by)
+        if request.to_tag is None:
             disguise.remember_shift(run, by)
+        else:
+            total -= self._told(run)
+            found = within_of(run)
+            if found is not None and found.target is not None and self.dialog is not None:
+                found.target.moved(request.cseq.number, request.cseq.number + total, request.method == "INVITE")
+                self.dialog.follower.save(found.call)
+            else:
+                self._ahead.note(request, total)
         self.tm.rewrite_replies(run, disguise.undisguised)
 
     @function(REQUEST | FAILURE | BRANCH)

@@ -160,16 +160,20 @@ class Leg:
 
     def renumber(self, number: int, invite: bool) -> int:
         """The CSeq number with which a request of the other side goes on to this leg: its own until we have sent some."""
-        if not self.generated:
-            return number
-        self.generated += 1
+        if self.generated:
+            self.moved(number, self.generated + 1, invite)
+            return self.generated
+        return number
+
+    def moved(self, number: int, new: int, invite: bool) -> None:
+        """A request of the other side with ``number`` goes on to this leg as ``new``."""
+        self.generated = max(self.generated, new)
         if invite:
             if self.numbers is None:
                 self.numbers = {}
             elif len(self.numbers) >= 32:
                 del self.numbers[next(iter(self.numbers))]
-            self.numbers[number] = self.generated
-        return self.generated
+            self.numbers[number] = new
 
 
 class Listener(Protocol):
