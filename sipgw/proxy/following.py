@@ -208,7 +208,10 @@ class Follower:
         seen_from, seen_to = plain(response.from_), plain(response.to)
         leg.mangled_from = seen_from if seen_from != call.caller.address else ""
         leg.mangled_to = seen_to if seen_to != leg.address else ""
-        leg.cseq = max(leg.cseq, response.cseq.number)
+        number, sent = context.request.cseq.number, response.cseq.number
+        leg.cseq = max(leg.cseq, sent)
+        if call.veil is not None and sent > number:
+            leg.moved(number, sent, True)  # a password was asked for, and no Route of ours will tell of it
         contacts = response.contacts
         if contacts and not contacts[0].star:
             leg.contact = contacts[0].uri_text

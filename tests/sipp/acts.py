@@ -10,6 +10,7 @@
     wait 100                            milliseconds
     any 200 BYE                         both, in either order; the request is answered 200 at once
     until BYE OPTIONS                   any number of OPTIONS and then a BYE, all answered 200
+    mute BYE OPTIONS                    the same, and none is answered
 
 A request goes to the Contact and by the routes of the call's first INVITE or of the response to it; CSeq numbers, tags and
 branches follow by themselves. ``@name@`` is replaced by the value of that name, in all lines."""
@@ -77,9 +78,9 @@ class Act:
         elif word == "any":
             response, method = rest.split()
             self.either(response, method, more)
-        elif word == "until":
+        elif word in ("until", "mute"):
             method, *others = rest.split()
-            self.until(method, others)
+            self.until(method, others, word == "until")
         elif word == "<":
             self.receive(rest, more)
         elif word == ">":
@@ -230,8 +231,8 @@ class Act:
         self.respond("200", [], [])
         self.parts.append(f'  <label id="{end}"/>')
 
-    def until(self, method: str, others: list[str]) -> None:
-        """Any number of ``others``, then ``method``; all are answered 200."""
+    def until(self, method: str, others: list[str], answers: bool) -> None:
+        """Any number of ``others``, then ``method``; all are answered 200, or none."""
         top, end = self.label(), self.label()
         labels = {other: self.label() for other in others}
         self.parts.append(f'  <label id="{top}"/>')
@@ -240,11 +241,13 @@ class Act:
         self.receive(method, [], f' next="{end}"')
         for other, label in labels.items():
             self.parts.append(f'  <label id="{label}"/>')
-            self.respond("200", [other], [])
+            if answers:
+                self.respond("200", [other], [])
             self.parts.append(f'  <nop next="{top}"/>')
         self.parts.append(f'  <label id="{end}"/>')
         self.last = method
-        self.respond("200", [], [])
+        if answers:
+            self.respond("200", [], [])
 
 
 def scenario(name: str, text: str, values: Mapping[str, str]) -> str:

@@ -160,7 +160,7 @@ class DialogTests(TroupeTestCase):
             Flow("timeout", CALLS_UP + HEARS_BYE, {"callee": ANSWERS + HEARS_BYE}),
         ]
         pings = [  # a phone that is silent, one that knows of no call, and another
-            Flow("options", CALLS_UP + PING + PING + "until BYE OPTIONS", {"callee": ANSWERS + PING + "< OPTIONS\n < BYE"}),
+            Flow("options", CALLS_UP + PING + PING + "until BYE OPTIONS", {"callee": ANSWERS + PING + "mute BYE OPTIONS"}),
             Flow(
                 "options", CALLS_UP + PING + "until BYE OPTIONS",
                 {"callee": ANSWERS + PING + "< OPTIONS\n wait 150\n > 481" + HEARS_BYE},

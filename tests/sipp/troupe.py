@@ -20,9 +20,9 @@ from tests.sipp.acts import scenario
 from tests.sipp.harness import SIPP, Server, Sipp
 
 NIGHTLY = bool(os.environ.get("SIPGW_NIGHTLY"))
-CALLS = 100 if NIGHTLY else 2
+CALLS = 20 if NIGHTLY else 2
 """Calls of each flow."""
-RATE = 5 if NIGHTLY else 50
+RATE = 2 if NIGHTLY else 50
 """How many of them begin in a second."""
 TALK = 25_000 if NIGHTLY else 1800
 """Milliseconds that calls last in whose middle the server is killed: none has ended when the last one has begun."""
