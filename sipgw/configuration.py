@@ -357,14 +357,18 @@ class Configuration:
                     )
 
     def _capture_socket(self, node: Socket, transport: str) -> None:
-        """Tell proto_hep of a socket for HEP; frames are sent from it, none is read."""
+        """Tell proto_hep of a socket for HEP: frames are sent from it, and received if sipcapture is to."""
         module: Any = self.modules.get("proto_hep")
         if module is None:
             return
         for host in self._addresses(node)[0]:
-            for first, _last in node.ports or ((module.hep_port, module.hep_port),):
-                module.listens(transport, host, first)
-        self.notes.append(f"{node.pos}: HEP frames are sent from this socket; receiving them comes in a later version of sipgw")
+            for first, last in node.ports or ((module.hep_port, module.hep_port),):
+                for port in range(first, last + 1):
+                    module.listens(transport, host, port)
+        capture: Any = self.modules.get("sipcapture")
+        if capture is None or not capture.hep_capture_on:
+            text = "HEP frames are sent from this socket; those that come are read by sipcapture, with hep_capture_on"
+            self.notes.append(f"{node.pos}: {text}")
 
     def _addresses(self, node: Socket) -> tuple[list[str], str]:
         """The IP addresses that the host of a socket stands for, and the host itself if it is a name of this machine."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from socket import AF_INET, SOCK_DGRAM
+from socket import socket as new_socket
 from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
 
 from sipgw.core.cachedb import CacheError, NotCounter
 from sipgw.script.run import FlagNames, Run
@@ -251,3 +255,27 @@ class FakeCache:
         if text == "broken":
             raise CacheError("it is broken")
         return [[key, value] for key, value in self.values.items()]
+
+
+class Reactor(MemoryReactorClock):
+    """A reactor in memory that takes UDP ports too; ``ports`` are the protocols that listen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: list[Any] = []
+
+    def listenUDP(self, port: int, protocol: Any, interface: str = "", maxPacketSize: int = 8192) -> Any:
+        """Take note of it."""
+        self.ports.append(protocol)
+        return Port()
+
+
+class Port:
+    """A port that is none; what is sent from it goes out all the same."""
+
+    def __init__(self) -> None:
+        self.socket = new_socket(AF_INET, SOCK_DGRAM)
+
+    def stopListening(self) -> None:
+        """Close it."""
+        self.socket.close()

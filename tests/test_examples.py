@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.testing import Wire, WiredServer
 from tests.db.memory import MemoryDatabases
+from tests.doubles import Reactor
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -29,6 +29,6 @@ class ExampleTests(SynchronousTestCase):
         self.assertTrue(files)
         for file in files:
             self.assertTrue(file.read_text(encoding="utf-8").startswith("# "), file.name)
-            server = WiredServer(file=str(file), wire=Wire(MemoryReactorClock()), before=_with_memory)
+            server = WiredServer(file=str(file), wire=Wire(Reactor()), before=_with_memory)
             self.assertTrue(server.user.sockets, file.name)
             self.assertIsNotNone(server.user.routes.request, file.name)

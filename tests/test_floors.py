@@ -52,7 +52,7 @@ ALSO = {
 """Who may import whom on the same floor, below floor 4."""
 
 PURE_FILES = [
-    *("sipgw.mi.jsonrpc", "sipgw.mi.xmlrpc", "sipgw.transport.proxy_protocol"),
+    *("sipgw.mi.jsonrpc", "sipgw.mi.xmlrpc", "sipgw.transport.proxy_protocol", "sipgw.transport.hep_received"),
     *(f"sipgw.sms.{name}" for name in "alphabets numbers pdu reassembly receipts rp session text translate udh".split()),
     *(f"sipgw.xmpp.{name}" for name in "address disco errors html message presence".split()),
     *(f"sipgw.xmpp.{name}" for name in "rooms rooms_commands roster stanza stream".split()),

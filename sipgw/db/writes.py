@@ -69,9 +69,11 @@ class WriteQueue:
         user: Around,
         lost: Callable[[Sequence[Change], str], None],
         limit: int = 100_000,
+        group: int = GROUP,
     ) -> None:
         self.database = database
         self.limit = limit
+        self.group = group
         self._user = user
         self._lost = lost
         self._waiting: deque[Entry] = deque()
@@ -121,7 +123,7 @@ class WriteQueue:
     async def _drain(self) -> None:
         delay = FIRST_DELAY
         while self._waiting:
-            self._group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+            self._group = [self._waiting.popleft() for _ in range(min(self.group, len(self._waiting)))]
             for entry in self._group:
                 entry.taken = True
             try:

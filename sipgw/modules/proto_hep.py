@@ -2,18 +2,25 @@
 
 What is sent is decided elsewhere: tracer sends SIP and the lines of xlog, the modules ``mi_*`` commands, proto_tcp its
 connections. The frames are ``transport/hep.py``, the ways to the servers ``transport/hep_sender.py``. A ``socket = hep_udp:...``
-says from which address and port frames go over UDP, ``hep_tcp`` from which address over TCP; frames that come there are left
-unread: receiving them is sipcapture's part, which comes in a later version."""
+says from which address and port frames go over UDP, ``hep_tcp`` from which address over TCP.
+
+Frames that come there are read for sipcapture (``transport/hep_receiver.py``); the sockets are opened when it asks for them, and
+nobody else hears of what comes."""
 
 from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
 from typing import Any
+
+from twisted.internet.error import CannotListenError
 
 from sipgw.exports import BRANCH, FAILURE, LOCAL, ONREPLY, REQUEST, Module, function, param
 from sipgw.script.run import Run
 from sipgw.transport.hep import CONTROL, Frame, Style, encode
+from sipgw.transport.hep_received import Received, read
+from sipgw.transport.hep_receiver import Limits, TcpReceiver, UdpReceiver, Way
 from sipgw.transport.hep_sender import Place, TcpSender, UdpSender
 
 PORT = 9060
@@ -40,6 +47,11 @@ def _port(value: int) -> None:
 def _sixteen_bits(value: int) -> None:
     if not 0 <= value <= 65535:
         raise ValueError("must be between 0 and 65535")
+
+
+def _compression(value: int) -> None:
+    if value not in (0, 1, 2):
+        raise ValueError("must be 0, 1 or 2")
 
 
 class Address:
@@ -94,6 +106,12 @@ class Destination:
             return
         self._sender.send(data)
 
+    def pass_on(self, data: bytes) -> None:
+        """Send a frame that is written already."""
+        if self._sender is None:
+            self._sender = self._module.sender(self.address)
+        self._sender.send(data)
+
     def close(self) -> None:
         """End."""
         if self._sender is not None:
@@ -101,11 +119,7 @@ class Destination:
 
 
 class ProtoHep(Module):
-    """Sends copies of messages to capture servers."""
-
-    later = {
-        "compressed_payload": "the payload cannot be compressed (nor is that of the tracer in OpenSIPS)",
-    }
+    """Sends copies of messages to capture servers, and receives those of others."""
 
     hep_id: str = param("", "A capture server: [name] host:port; transport=udp|tcp; version=1|2|3", each="add_destination")
     homer5_on: int = param(1, "Whether payloads are plain text for Homer 5, rather than JSON for Homer 6")
@@ -120,13 +134,20 @@ class ProtoHep(Module):
     hep_async_local_write_timeout: int = param(
         10, "Milliseconds of trying to write", unused="what cannot be written at once waits at once"
     )
-    hep_max_msg_chunks: int = param(32, "In how many pieces a frame may come", unused="no frames are received yet")
+    hep_max_msg_chunks: int = param(32, "In how many pieces a frame may come over TCP", check=_positive)
+    compressed_payload: int = param(
+        0, "Whether compressed payloads that come are unpacked; 2: what we send is compressed too", check=_compression
+    )
     hep_max_retries: int = param(5, "How often in a row connecting may fail before it is left alone", check=_positive)
     hep_retry_cooldown: int = param(3600, "For how many seconds it is left alone then", check=_not_negative)
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         self._destinations: dict[str, Destination] = {}
         self._sources: dict[str, dict[int, tuple[str, int]]] = {"udp": {}, "tcp": {}}
+        self._places: list[tuple[str, str, int]] = []
+        self._receivers: list[UdpReceiver | TcpReceiver] = []
+        self._open: dict[int, Any] = {}
+        self._take: Callable[[Received, Way], None] | None = None
         self.style = Style()
         super().__init__(server, **parameters)
 
@@ -144,6 +165,10 @@ class ProtoHep(Module):
         made = self._destinations[name] = Destination(self, name, Address(text))
         return made
 
+    def way_to(self, text: str) -> Destination:
+        """A capture server that no ``hep_id`` names; whoever asked closes it."""
+        return Destination(self, "", Address(text))
+
     def destination(self, name: str) -> Destination | None:
         """The capture server of that ``hep_id``."""
         return self._destinations.get(name)
@@ -158,13 +183,59 @@ class ProtoHep(Module):
         """Take note of a socket of the script: the first of each family is where frames come from."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._sources[transport].setdefault(family, (host, port))
+        self._places.append((transport, host, port))
 
     async def start(self) -> None:
         """Settle how frames are written."""
-        self.style = Style(self.hep_capture_id, bool(self.homer5_on), self.homer5_delim)
+        self.style = Style(self.hep_capture_id, bool(self.homer5_on), self.homer5_delim, self.compressed_payload == 2)
+
+    def receive(self, take: Callable[[Received, Way], None]) -> None:
+        """Open the sockets, and hand each frame that comes to ``take``; ``ValueError`` if that cannot be."""
+        self._take = take
+        get = self.server.user.globals.get
+        limits = Limits(
+            self.hep_max_msg_chunks, float(get("tcp_max_msg_time") or 4), float(get("tcp_connection_lifetime") or 120),
+            int(get("tcp_max_connections") or 2048),
+        )
+        reactor = self.server.reactor
+        for transport, host, port in self._places:
+            try:
+                if transport == "udp":
+                    udp = UdpReceiver(host, port, self._came)
+                    udp.listen(reactor)
+                    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                    self._open.setdefault(family, udp)
+                    self._receivers.append(udp)
+                else:
+                    tcp = TcpReceiver(reactor, host, port, self._came, self._refused, limits)
+                    tcp.listen()
+                    self._receivers.append(tcp)
+            except CannotListenError as error:
+                raise ValueError(f"cannot listen on hep_{transport}:{host}:{port}: {error.socketError}") from None
+
+    def _came(self, data: bytes, way: Way) -> None:
+        """Read one frame, whatever it is."""
+        assert self._take is not None
+        try:
+            frame = read(data, unpack=bool(self.compressed_payload))
+        except ValueError as error:
+            self._refused(way, str(error))
+            return
+        try:
+            self._take(frame, way)
+        except Exception as error:
+            self.server.user.broken(error)
+
+    def _refused(self, way: Way, why: str) -> None:
+        text = f"proto_hep: what {way.source[0]}:{way.source[1]} sends to {way.transport} is dropped: {why}"
+        self.server.user.log_rarely(("hep in", way.source[0]), 1, text)
 
     async def stop(self) -> None:
-        """Close the ways to all capture servers."""
+        """Close the ways to all capture servers, and the sockets."""
+        for receiver in self._receivers:
+            receiver.stop()
+        self._receivers.clear()
+        self._open.clear()
         for each in self._destinations.values():
             each.close()
 
@@ -177,7 +248,7 @@ class ProtoHep(Module):
             user.log_rarely(("hep", address.host, address.port), 1, f"proto_hep: {text}")
 
         if address.transport == "udp":
-            return UdpSender(place, self._sources["udp"], report)
+            return UdpSender(place, self._sources["udp"], report, self._open)
         return TcpSender(
             self.server.reactor,
             place,

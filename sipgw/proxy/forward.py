@@ -128,6 +128,9 @@ def _socket_toward(run: Run, transport: str, host: str) -> Socket | None:
     """The socket of ours from which to send to an IP address: the forced one, or the closest to it that can; else the one that
     ``mhomed`` finds; else where the message came in, if that can; else the default one."""
     user: TransactionUser = run.user
+    if run.flow is not None and run.flow.refused:  # a captured message: nothing leaves for it
+        user.log_rarely("refused", 1, f"{run.message.method} of {run.flow.host}:{run.flow.port} {run.flow.refused}")
+        raise NoWay(*NOT_SENT)
     ipv6 = ":" in host
     forced: Socket | None = run.send_socket
     if forced is not None:

@@ -6,6 +6,7 @@ taken as little-endian, and padded to 12 octets as OpenSIPS and Wireshark have i
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import struct
@@ -20,17 +21,19 @@ LONGEST = 65535
 """Octets of a frame."""
 
 _FAMILY, _PROTOCOL, _SOURCE, _TARGET, _SOURCE_6, _TARGET_6, _SOURCE_PORT, _TARGET_PORT = range(1, 9)
-_SECONDS, _MICROSECONDS, _KIND, _AGENT, _PAYLOAD, _CORRELATION, _EXTRA = 9, 10, 11, 12, 15, 17, 101
+_SECONDS, _MICROSECONDS, _KIND, _AGENT, _PAYLOAD, _COMPRESSED, _CORRELATION, _EXTRA = 9, 10, 11, 12, 15, 16, 17, 101
 _AF_INET6 = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How frames are written: ``agent`` is our number, ``homer5`` whether parts are joined by ``delimiter`` (else JSON)."""
+    """How frames are written: ``agent`` is our number, ``homer5`` whether parts are joined by ``delimiter`` (else JSON),
+    ``compress`` whether payloads are compressed by gzip (version 3)."""
 
     agent: int = 1
     homer5: bool = True
     delimiter: str = ":"
+    compress: bool = False
 
 
 @dataclass(slots=True)
@@ -99,13 +102,12 @@ def _encode_3(frame: Frame, style: Style) -> bytes:
         _chunk(_TARGET_6 if six else _TARGET, target),
     ]
     correlation = frame.correlation
+    if frame.parts:
+        payload = _bytes(style.delimiter.join(frame.parts.values())) if style.homer5 else _json(frame.parts)
+        chunks.append(_chunk(_COMPRESSED, gzip.compress(payload, 6)) if style.compress else _chunk(_PAYLOAD, payload))
     if style.homer5:
-        if frame.parts:
-            chunks.append(_chunk(_PAYLOAD, _bytes(style.delimiter.join(frame.parts.values()))))
         correlation = frame.extra.get("sip", correlation)
     else:
-        if frame.parts:
-            chunks.append(_chunk(_PAYLOAD, _json(frame.parts)))
         if frame.extra:
             chunks.append(_chunk(_EXTRA, _json(frame.extra)))
     if correlation:

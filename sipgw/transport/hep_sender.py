@@ -9,10 +9,11 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
+from twisted.internet import protocol
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
 from sipgw.sip.grammar import is_ipv4
@@ -22,6 +23,13 @@ FRESH = 60.0
 Report = Callable[[str], None]
 """Told why something was not sent."""
 Lookup = Callable[[str, str], Awaitable["str | None"]]
+
+
+class Open(Protocol):
+    """A socket that is open."""
+
+    def sendto(self, data: bytes, address: tuple[str, int], /) -> object:
+        """Send a datagram; ``OSError`` if that cannot be."""
 
 
 class Place:
@@ -60,12 +68,17 @@ class Place:
 
 
 class UdpSender:
-    """Sends each frame as a datagram, from ``source`` (an address and port of ours) if there is one of that family."""
+    """Sends each frame as a datagram, from ``source`` (an address and port of ours) if there is one of that family.
 
-    def __init__(self, place: Place, sources: dict[int, tuple[str, int]], report: Report) -> None:
+    ``open``: what listens there already, by family; then it sends through that."""
+
+    def __init__(
+        self, place: Place, sources: dict[int, tuple[str, int]], report: Report, open: dict[int, Open] | None = None
+    ) -> None:
         self.place = place
         self.lost = 0
         self._sources = sources
+        self._open = {} if open is None else open
         self._report = report
         self._sockets: dict[int, socket.socket] = {}
 
@@ -81,7 +94,9 @@ class UdpSender:
         except OSError as error:
             self.lose(error.strerror or str(error))
 
-    def _socket(self, family: int) -> socket.socket:
+    def _socket(self, family: int) -> Open:
+        if family in self._open:
+            return self._open[family]
         found = self._sockets.get(family)
         if found is None:
             found = socket.socket(family, socket.SOCK_DGRAM)
@@ -221,7 +236,7 @@ class TcpSender:
             self._link.transport.loseConnection()
 
 
-class _Link(Protocol):
+class _Link(protocol.Protocol):
     """One connection to a capture server; what it sends back is ignored."""
 
     transport: Any
@@ -268,7 +283,7 @@ class _Links(ClientFactory):
     def __init__(self, sender: TcpSender) -> None:
         self._sender = sender
 
-    def buildProtocol(self, addr: Any) -> Protocol:
+    def buildProtocol(self, addr: Any) -> protocol.Protocol:
         """The protocol."""
         return _Link(self._sender)
 
