@@ -14,9 +14,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from sipgw.sip.dialog import Dialog
+from sipgw.sip.reliable import Heard
 
 if TYPE_CHECKING:
     from sipgw.b2bua.exchange import Exchange
+    from sipgw.b2bua.port import Origin
+    from sipgw.b2bua.reliable import Upstream
     from sipgw.sip.message import Request, Response
 
 MAX_FORKS: Final = 32
@@ -142,8 +145,8 @@ class Leg:
     else is data that can be kept."""
 
     __slots__ = (
-        "acknowledged", "acks", "avps", "contact", "dialog", "early", "exchange", "forks", "id", "invite", "key", "next_hop",
-        "renumbered", "role", "socket", "state", "timer", "token",
+        "acknowledged", "acks", "avps", "contact", "dialog", "early", "exchange", "forks", "heard", "heard_number", "id",
+        "invite", "key", "next_hop", "renumbered", "role", "socket", "state", "timer", "token", "unpracked", "upstream",
     )
 
     def __init__(
@@ -174,6 +177,15 @@ class Leg:
         """Client: the early dialogs, by their tags; ``dialog`` is the one that spoke last."""
         self.forks: dict[str, Dialog] = {}
         """Client: dialogs of other phones that have answered too, and have been hung up on, by their tags."""
+
+        # reliable provisional responses, of the moment (``reliable.py``)
+        self.upstream: Upstream | None = None
+        """What it has been told so, in answer to its INVITE."""
+        self.heard = Heard()
+        """What has come from it so, in answer to our INVITE with the CSeq ``heard_number``."""
+        self.heard_number = 0
+        self.unpracked: dict[Origin, Dialog] = {}
+        """Those of them that somebody else is to acknowledge, and their dialogs."""
 
     @property
     def is_over(self) -> bool:

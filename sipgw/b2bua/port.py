@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from sipgw.b2bua.legs import Leg
@@ -16,13 +16,25 @@ ACK_PATIENCE: Final = 32.0
 """Seconds for the ACK to a 2xx of ours: 64*T1."""
 
 
+class Origin(NamedTuple):
+    """A reliable provisional response that a client leg has heard (``reliable.py``): its dialog's remote tag, its RSeq, and the
+    CSeq of the INVITE."""
+
+    tag: str
+    number: int
+    cseq: int
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What of a message is passed on: whole header lines, and a body with its type."""
+    """What of a message is passed on: whole header lines, and a body with its type.
+
+    ``provisional``: it is of such a response, or of the PRACK to one."""
 
     headers: str = ""
     body: bytes = b""
     content_type: str = ""
+    provisional: Origin | None = None
 
 
 NOTHING: Final = Content()

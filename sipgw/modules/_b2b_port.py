@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import SystemRandom
 from typing import Any
 
@@ -10,6 +11,7 @@ from sipgw.b2bua.legs import Leg, Role, State
 from sipgw.b2bua.own import OwnSession
 from sipgw.b2bua.passing import Passing
 from sipgw.b2bua.port import NOTHING, Content
+from sipgw.b2bua.reliable import Reliability, Reply
 from sipgw.b2bua.session import Session
 from sipgw.modules.tm import Tm
 from sipgw.modules.uac_auth import UacAuth
@@ -41,6 +43,7 @@ class Entities:
         self.prefix = f"{prefix}."
         self.legs: dict[str, tuple[Held, Leg]] = {}
         self.passing = Passing()
+        self.reliability = Reliability(self)
         self.on_ended: list[Callable[[Session], None]] = []
         self.on_over: list[Callable[[Held], None]] = []
         """Told of calls of the server's own, too."""
@@ -95,8 +98,30 @@ class Entities:
         run.transaction = None  # it is ours now, whatever becomes of the run
         if context is not None:
             context.kept[KEPT] = found
-            found[0].request(found[1], request, context)
+            if request.method == "PRACK":
+                self._pracked(*found, request, context)
+            else:
+                found[0].request(found[1], request, context)
         return True
+
+    def _pracked(self, session: Held, leg: Leg, request: Request, token: Any) -> None:
+        """Take a PRACK: it ends here, or goes on to who sent what it acknowledges."""
+        other = leg if isinstance(session, OwnSession) else session.other(leg)
+        if not self.reliability.acknowledged(leg, request):
+            self.reply(leg, token, 481, "", NOTHING)
+            return
+        if self.reliability.is_passed(leg, other, request) or (request.body and isinstance(session, OwnSession)):
+            session.request(leg, request, token)
+        elif request.body:
+            session.request(leg, _as_update(request), token)
+        elif leg.dialog is not None:
+            try:
+                leg.dialog.accept(request)
+            except SipError as error:
+                self.reply(leg, token, error.status, error.reason, NOTHING)
+            else:
+                self.reply(leg, token, 200, "OK", NOTHING)
+        self.reliability.go_on(leg)
 
     def _find(self, request: Request) -> tuple[Held, Leg] | None:
         """The leg that a request is in (RFC 3261 12.2.2)."""
@@ -128,6 +153,13 @@ class Entities:
         self._changed(leg)
         if token is None or token.status >= 200:
             return
+        if token.request.method != "INVITE" or not self.reliability.takes(leg, token, Reply(status, reason, content)):
+            self.say(leg, token, status, reason, content)
+
+    def say(self, leg: Leg, token: Any, status: int, reason: str, content: Content) -> bytes:
+        """Answer a request now; what is sent."""
+        if token.status >= 200:
+            return b""
         method = token.request.method
         headers = content.headers
         if 100 < status < 300 and (method in WITH_CONTACT):
@@ -137,11 +169,40 @@ class Entities:
             token.reply_run(), status, reason or reason_for(status), to_tag=tag, headers=headers, body=content.body,
             content_type=content.content_type,
         )
+        sent: bytes = token.server.data
+        return sent
 
-    def send(self, leg: Leg, method: str, content: Content, heard: Heard) -> int:
-        """Send a request within a leg."""
+    @property
+    def t1(self) -> float:
+        """Timer T1, in seconds."""
+        length: float = self.user.layer.settings.t1
+        return length
+
+    def repeat(self, token: Any, status: int, data: bytes) -> None:
+        """Send a provisional response once more."""
+        if token.status < 200:
+            self.user.perform(self.user.layer.respond(token.server, data, status, self.user.clock()))
+
+    def unacknowledged(self, leg: Leg, token: Any) -> None:
+        """A reliable provisional response has not been acknowledged: refuse the INVITE (RFC 3262 3)."""
+        session, _ = self.legs.get(leg.key, (None, leg))
+        self.say(leg, token, 504, "Server Time-out", NOTHING)
+        if session is None:
+            return
+        if token is not leg.token and leg.exchange is not None:
+            session.cancelled(leg)
+        elif isinstance(session, OwnSession):
+            session.expired()
+        else:
+            session.end(504, "Server Time-out")
+
+    def send(self, leg: Leg, method: str, content: Content, heard: Heard, dialog: Dialog | None = None) -> int:
+        """Send a request within a leg; ``dialog``: in another one than that which spoke last."""
         self._changed(leg)
-        dialog = leg.dialog
+        if method == "PRACK" and dialog is None and "rack:" not in content.headers.lower():
+            return self.reliability.pass_prack(leg, content, heard)
+        offered = bool(content.body)
+        dialog = dialog or leg.dialog
         assert dialog is not None
         headers = content.headers + (f"Contact: {leg.contact}\r\n" if method in WITH_CONTACT else "")
         again = (lambda response: heard(response.status, response)) if method == "INVITE" else None
@@ -157,6 +218,8 @@ class Entities:
             first = first or dialog.local_cseq
 
             def answered(status: int, response: Response | None) -> None:
+                if again is not None and response is not None and status < 200 and not self._in_order(leg, response, offered):
+                    return
                 credentials = "" if leg.is_over else self._credentials(leg, request, status, response, challenges)
                 if credentials:
                     send(credentials, challenges + 1)
@@ -176,6 +239,10 @@ class Entities:
 
         def answered(status: int, response: Response | None) -> None:
             if leg.state in (State.CALLING, State.RINGING):
+                if response is not None and 100 < status < 200:
+                    leg.ring(response)
+                    if not self._in_order(leg, response, bool(invite.body)):
+                        return
                 line = self._credentials(leg, invite, status, response, challenges)
                 if line:
                     leg.invite = _with_line(invite, line)
@@ -187,6 +254,15 @@ class Entities:
             session.success(leg, response)
 
         self.user.launch(self._send(leg, invite, answered, leg.next_hop or None, success, None))
+
+    def _in_order(self, leg: Leg, response: Response, offered: bool) -> bool:
+        """Acknowledge a reliable provisional response to an INVITE of ours; false if it was heard before."""
+        session, _ = self.legs.get(leg.key, (None, leg))
+        asker = None
+        if isinstance(session, Session) and leg in session.pair:
+            token = session.other(leg).token if leg.exchange is None else leg.exchange.token
+            asker = None if token is None else token.request
+        return self.reliability.heard(leg, response, asker, offered)
 
     def _credentials(self, leg: Leg, request: Request, status: int, response: Response | None, challenges: int) -> str:
         """The line that answers a challenge; "" if there is none, or no password for it, or it was refused twice."""
@@ -270,7 +346,12 @@ class Entities:
 
     def content(self, message: Message, leg: Leg) -> Content:
         """What of ``message`` the other side sees."""
-        return self.passing.content(message)
+        content = self.passing.content(message)
+        if isinstance(message, Request) and message.method == "PRACK":
+            session, _ = self.legs.get(leg.key, (None, leg))
+            if isinstance(session, Session):
+                return replace(content, provisional=self.reliability.origin(session.other(leg), message))
+        return content
 
     def forget(self, leg: Leg) -> None:
         """Forget a leg that had left its session."""
@@ -290,6 +371,15 @@ class Entities:
             return
         for call in self.on_ended:
             call(session)
+
+
+def _as_update(request: Request) -> Request:
+    """A PRACK with an offer, to a response that is acknowledged already, as the UPDATE that it becomes (RFC 3311)."""
+    _, _, rest = request.lines[0].partition(" ")
+    edits = NO_EDITS.first_line(f"UPDATE {rest}").replace(request.positions("cseq")[0], f"CSeq: {request.cseq.number} UPDATE")
+    made = parse(write(request, edits))
+    assert isinstance(made, Request)
+    return made
 
 
 def _with_line(request: Request, line: str) -> Request:

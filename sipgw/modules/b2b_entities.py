@@ -14,6 +14,7 @@ from sipgw.b2bua.store import Row
 from sipgw.exports import mi, param, requires
 from sipgw.modules._b2b_port import Entities
 from sipgw.modules._b2b_store import Storing
+from sipgw.modules._dialog_base import one_of
 from sipgw.modules._ua_sessions import UaSessions
 from sipgw.modules.uac_auth import UacAuth
 from sipgw.sip.errors import SipError
@@ -35,7 +36,6 @@ class B2bEntities(UaSessions, Storing):
     later = {
         "cluster_id": "sipgw speaks no cluster protocol",
         **dict.fromkeys(("script_req_route", "script_reply_route"), _SCRIPT),
-        "passthru_prack": "100rel is taken out of what passes; reliable provisional responses come in a later version of sipgw",
     }
 
     uac_auth: UacAuth | None = requires("uac_auth", optional=True)
@@ -48,6 +48,9 @@ class B2bEntities(UaSessions, Storing):
 
     db_table: str = param("b2b_entities", "The table of legs")
     cachedb_key_prefix: str = param("b2be$", "What the keys of legs in a Redis begin with")
+    passthru_prack: int = param(
+        0, "Who acknowledges reliable provisional responses: 0 we, 1 who called", check=one_of(0, 1)
+    )
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         super().__init__(server, **parameters)
@@ -61,6 +64,7 @@ class B2bEntities(UaSessions, Storing):
         """Be ready to take what comes for legs."""
         self.entities = Entities(self.server.user, self.tm, self.b2b_key_prefix)
         self.entities.auth = self.uac_auth
+        self.entities.reliability.passes_pracks = bool(self.passthru_prack)
         self.server.user.on_request.append(self.entities.taken)
         for row in await self.open_store(ENTITIES_VERSION, ENTITY_KEY, ENTITIES, self._rows, "param"):
             try:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from sipgw.b2bua import bridge as bridges
 from sipgw.b2bua.legs import Leg, Role
-from sipgw.b2bua.passing import OWN, Passing, requires_reliable
+from sipgw.b2bua.passing import OWN, Passing
 from sipgw.b2bua.port import NOTHING, Content, Logic
 from sipgw.b2bua.session import Session, begin
 from sipgw.exports import REQUEST, Avp, HeaderText, function, listed, mi, param, pvar
@@ -130,6 +130,7 @@ class B2bLogic(Restoring):
         """Be ready to begin sessions."""
         matches = name_pattern(self.custom_headers_regexp) if self.custom_headers_regexp else None
         self.entities.passing = Passing(header_names(self.custom_headers), matches)
+        self.entities.passing.ends_pracks = not self.entities.reliability.passes_pracks
         self.entities.on_ended.append(self._ended)
         for name in (self.script_req_route, self.script_reply_route):
             if name and name not in self.server.user.routes.named:
@@ -207,9 +208,6 @@ class B2bLogic(Restoring):
         hops = request.max_forwards
         if hops == 0:
             user.reply(run, 483, "Too Many Hops")
-            return True
-        if requires_reliable(request):
-            user.reply(run, 420, "Bad Extension", headers="Unsupported: 100rel\r\n")
             return True
         socket = run.send_socket or run.flow.socket  # type: ignore[union-attr]
         contact_user = request.from_.uri.user or "" if self.contact_user else ""

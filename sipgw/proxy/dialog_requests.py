@@ -14,6 +14,7 @@ from sipgw.proxy.following import KEPT, Follower, Within
 from sipgw.proxy.forward import NoWay
 from sipgw.sip.errors import SipError
 from sipgw.sip.message import Request, Response, parse
+from sipgw.sip.reliable import Heard, RAck, number_of
 
 Answer = Callable[[int, "Response | None"], None]
 
@@ -145,15 +146,11 @@ class InDialog:
         """Acknowledge a reliable provisional response (RFC 3262) in the caller's place, if that is wanted."""
         if CallFlag.AUTO_PRACK not in call.flags:
             return
-        sequence = response.header("RSeq")
+        number = number_of(response)
         leg = call.leg(response.to_tag or "")
-        if sequence is None or not sequence.isdigit() or leg is None:
+        if number is None or leg is None or not call.kept.setdefault("prack", Heard()).take(leg.tag, number):
             return
-        kept = call.kept.setdefault("prack", set())
-        if (leg.tag, sequence) in kept:
-            return
-        kept.add((leg.tag, sequence))
-        rack = f"RAck: {sequence} {response.cseq.number} INVITE\r\n"
+        rack = f"RAck: {RAck(number, response.cseq.number)}\r\n"
         self.send(call, leg, "PRACK", headers=rack, answer=partial(self._pracked, call), timeout=self.prack_timeout)
 
     def _pracked(self, call: Call, status: int, response: Response | None) -> None:
