@@ -6,6 +6,7 @@
     < 180?                              a response that may come, or not
     < 200 | Contact ~ did= | ! Via ~ x  one that must come, and what must (not) be in a header, or in "body" or "msg"
     < BYE                               a request that must come; "BYE?" one that may come
+    > ACK refused                       that to a refusal
     > 200 sdp                           answer the last request; "> 200 INVITE" the last INVITE, whatever came since
     wait 100                            milliseconds
     any 200 BYE                         both, in either order; the request is answered 200 at once
@@ -121,7 +122,7 @@ class Act:
             number = self.number
         if method == "INVITE":
             self.invite = number
-        begins = first or method == "CANCEL" or "refused" in options
+        begins = first or (self.calls and self.invite == 1 and (method == "CANCEL" or "refused" in options))
         uri = f"sip:{self.target}@[remote_ip]:[remote_port]" if begins else "[next_url]"
         branch = "invite" if method == "CANCEL" or "refused" in options else f"{method}{number}"
         branch = f"invite{number}" if method in ("INVITE", "CANCEL") or "refused" in options else branch
