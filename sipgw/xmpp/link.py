@@ -1,18 +1,13 @@
 """A component's connection to its XMPP server, kept up (XEP-0114).
 
 A connection that fails or ends is tried again after a time that doubles from ``FIRST_WAIT`` to ``LONGEST_WAIT`` seconds, with
-chance in it. Nothing is queued here: what cannot be sent now fails now.
-
-XEP-0114 acknowledges nothing, so ``deliver`` asks: after its stanzas goes an ``iq`` to ourselves, which the server brings back
-when it has dealt with all before it. What it refuses at once, such as a user that there is not, it has said by then. One such
-question is under way at a time, and the next one stands for all stanzas since, however many."""
+chance in it. Nothing is queued here: what cannot be sent now fails now. What the server has dealt with ``deliveries.py`` finds
+out: its questions go to ourselves, and the server brings them back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import count
 from random import Random
-from secrets import token_hex
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -21,7 +16,8 @@ from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
-from sipgw.xmpp.stanza import PING, Element, SubElement, error_of, local_name, stanza, write
+from sipgw.xmpp.deliveries import Deliveries, Down
+from sipgw.xmpp.stanza import Element, write
 from sipgw.xmpp.stream import ComponentStream, Ended, Ready
 
 __all__ = ["Down", "Link", "LinkSettings", "Watcher"]
@@ -31,16 +27,6 @@ LONGEST_WAIT: Final = 60.0
 LASTING: Final = 30.0
 """Seconds after which a connection counts as one that works, so that the waits begin anew."""
 CONNECT_TIME: Final = 10.0
-MOST_PENDING: Final = 1000
-"""Stanzas that may wait for the server's word."""
-
-
-class Down(Exception):
-    """The server is not there, or has not said that it took what it was sent. ``sent``: it may have."""
-
-    def __init__(self, reason: str, sent: bool = False) -> None:
-        super().__init__(reason)
-        self.sent = sent
 
 
 @dataclass
@@ -70,19 +56,6 @@ class Watcher(Protocol):
 
     def came(self, link: Link, element: Element) -> None:
         """A stanza came that is no answer to ``deliver``."""
-
-
-class _Pending:
-    __slots__ = ("done", "id", "to")
-
-    def __init__(self, element: Element) -> None:
-        self.id = element.get("id", "")
-        self.to = element.get("to", "")
-        self.done: Deferred[tuple[int, str]] = Deferred()
-
-    def end(self, status: int, reason: str) -> None:
-        if not self.done.called:
-            self.done.callback((status, reason))
 
 
 class _Connection(TwistedProtocol):
@@ -150,16 +123,9 @@ class Link:
         self._connecting: Deferred[Any] | None = None
         self._deadline: Any = None
         self._idle: Any = None
-        self._pending: dict[tuple[str, str], list[_Pending]] = {}
-        """By ``id`` and receiver; phones may give several messages one name, and errors come in the order of the messages."""
-        self._count = 0
-        self._open: list[_Pending] = []
-        """Sent since the last question."""
-        self._asked: list[_Pending] = []
-        """Sent before the question that is under way."""
-        self._question = ""
-        self._numbers = count(1)
-        self._prefix = token_hex(4)
+        self._deliveries = Deliveries(
+            reactor, settings.domain, settings.domain, settings.response_time, self.send, self._silent
+        )
         self._closed: Deferred[None] | None = None
 
     # ---- the beginning and the end ----
@@ -228,7 +194,7 @@ class Link:
     @property
     def pending(self) -> int:
         """Stanzas of which the server has not said yet that it took them."""
-        return self._count
+        return self._deliveries.count
 
     # ---- what the connection tells ----
 
@@ -260,13 +226,7 @@ class Link:
         if self.ready and self.reactor.seconds() - self.since > LASTING:
             self._wait = 0.0
         self.ready = False
-        pending = [each for several in self._pending.values() for each in several]
-        self._pending.clear()
-        self._count = 0
-        self._open, self._asked, self._question = [], [], ""
-        for each in pending:
-            if not each.done.called:
-                each.done.errback(Down(reason, sent=True))
+        self._deliveries.lost(reason)
         if self._closed is not None:
             self._closed.callback(None)
             self._closed = None
@@ -275,17 +235,8 @@ class Link:
     def received(self, element: Element) -> None:
         """Take a stanza."""
         self._rest()
-        id = element.get("id", "")
-        if id and id == self._question and local_name(element) == "iq":
-            self._answered()
+        if self._deliveries.received(element):
             return
-        if element.get("type") == "error":
-            several = self._pending.get((id, element.get("from", "")))
-            if several:
-                pending = several[0]
-                self._forget(pending)
-                pending.end(*error_of(element))
-                return
         self.watcher.came(self, element)
 
     # ---- sending ----
@@ -299,52 +250,16 @@ class Link:
 
     async def deliver(self, element: Element) -> tuple[int, str]:
         """Send a stanza; 200 when the server has dealt with it, or the status of its error; ``Down``."""
-        if self._count >= MOST_PENDING:
-            raise Down(f"{self._count} stanzas wait for the server already")
-        if not element.get("id"):
-            element.set("id", self._name())
-        pending = _Pending(element)
-        self.send(element)
-        self._pending.setdefault((pending.id, pending.to), []).append(pending)
-        self._count += 1
-        self._open.append(pending)
-        if not self._question:
-            self._ask()
-        return await pending.done
-
-    def _name(self) -> str:
-        return f"{self._prefix}-{next(self._numbers)}"
+        return await self._deliveries.deliver(element)
 
     def _ask(self) -> None:
-        """Ask the server whether it has dealt with all so far."""
-        connection = self.connection
-        if connection is None or not self.ready or self._question:
-            return
-        self._question = self._name()
-        self._asked, self._open = self._open, []
-        iq = stanza("iq", self.settings.domain, self.settings.domain, id=self._question, type="get")
-        SubElement(iq, f"{{{PING}}}ping")
-        self.send(iq)
-        self._deadline = self.reactor.callLater(self.settings.response_time, connection.drop, "the server does not answer")
+        """Ask the server whether it is there."""
+        if self.connection is not None and self.ready:
+            self._deliveries.ask()
 
-    def _answered(self) -> None:
-        self._stop_waiting()
-        self._question = ""
-        asked, self._asked = self._asked, []
-        for each in asked:
-            self._forget(each)
-            each.end(200, "OK")
-        if self._open and not self._question:
-            self._ask()
-
-    def _forget(self, pending: _Pending) -> None:
-        """It is answered."""
-        several = self._pending.get((pending.id, pending.to), [])
-        if pending in several:
-            several.remove(pending)
-            self._count -= 1
-            if not several:
-                del self._pending[pending.id, pending.to]
+    def _silent(self) -> None:
+        if self.connection is not None:
+            self.connection.drop("the server does not answer")
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None and self._deadline.active():

@@ -1,40 +1,21 @@
 """The stream of an external component (XEP-0114; RFC 6120 4), without a socket. Pure.
 
-``ComponentStream.open()`` are the octets that begin it; ``receive(data)`` gives what came: ``Ready``, stanzas, ``Ended``. What
-servers have no business to send ends the stream at once: a document type (with it all entities), processing instructions,
-comments, stanzas that are too long, too deep or have too many attributes (hardening P18)."""
+``ComponentStream.open()`` are the octets that begin it; ``receive(data)`` gives what came: ``Ready``, stanzas, ``Ended``."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
-from xml.parsers.expat import ErrorString, ExpatError, ParserCreate, errors
+from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
 
+from sipgw.xmpp.reader import CLOSE, STREAMS, Ended, Header, Reader
 from sipgw.xmpp.stanza import COMPONENT, Element, local_name
 
 __all__ = ["ComponentStream", "Ended", "Ready"]
 
-STREAMS: Final = "http://etherx.jabber.org/streams"
-LONGEST: Final = 262_144
-"""Octets of a stanza."""
-DEEPEST: Final = 64
-ATTRIBUTES: Final = 64
-
 
 class Ready(NamedTuple):
     """The server has accepted us."""
-
-
-class Ended(NamedTuple):
-    """The stream is over: close the connection."""
-
-    reason: str
-
-
-class _Refused(Exception):
-    pass
 
 
 class ComponentStream:
@@ -44,24 +25,7 @@ class ComponentStream:
         self.domain = domain
         self._secret = secret
         self.ready = False
-        self.ended = False
-        self._events: list[Ready | Ended | Element] = []
-        self._out: list[bytes] = []
-        self._path: list[Element] = []
-        self._depth = 0
-        self._fed = 0
-        parser: Any = ParserCreate(namespace_separator="}")
-        parser.buffer_text = True
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._text
-        refuse: Callable[..., None] = self._refuse
-        for name in (
-            "StartDoctypeDeclHandler", "EntityDeclHandler", "ProcessingInstructionHandler", "CommentHandler",
-            "UnparsedEntityDeclHandler", "NotationDeclHandler",
-        ):
-            setattr(parser, name, refuse)
-        self._parser = parser
+        self._reader = Reader()
 
     def open(self) -> bytes:
         """What begins the stream."""
@@ -72,94 +36,24 @@ class ComponentStream:
     @staticmethod
     def close() -> bytes:
         """What ends it."""
-        return b"</stream:stream>"
+        return CLOSE
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self._reader.ended
 
     def receive(self, data: bytes) -> tuple[bytes, list[Ready | Ended | Element]]:
         """Take octets; what to send at once, and what has come. Nothing comes after ``Ended``."""
-        if self.ended:
-            return b"", []
-        for start in range(0, len(data), 65536):
-            piece = data[start : start + 65536]
-            self._fed += len(piece)
-            try:
-                self._parser.Parse(piece, False)
-                if self._fed > LONGEST:
-                    raise _Refused("a stanza is too long")
-            except ExpatError as error:
-                ended = error.code == errors.codes[errors.XML_ERROR_JUNK_AFTER_DOC_ELEMENT]
-                self._stop("the server has closed the stream" if ended else f"XML: {ErrorString(error.code)}")
-            except _Refused as error:
-                self._stop(str(error))
-            if self.ended:
-                break
-        out, self._out = b"".join(self._out), []
-        events, self._events = self._events, []
-        return out, events
-
-    def _stop(self, reason: str) -> None:
-        if not self.ended:
-            self.ended = True
-            self._events.append(Ended(reason))
-
-    # ---- what expat tells ----
-
-    def _refuse(self, *_what: Any) -> None:
-        raise _Refused("the server sends what is no part of XMPP")
-
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        if self.ended:
-            return
-        self._depth += 1
-        if self._depth > DEEPEST or len(attributes) > ATTRIBUTES:
-            raise _Refused("a stanza is too deep")
-        name = f"{{{tag}" if "}" in tag else tag
-        if self._depth == 1:
-            if name != f"{{{STREAMS}}}stream":
-                raise _Refused("this is no XMPP server")
-            digest = hashlib.sha1((attributes.get("id", "") + self._secret).encode(), usedforsecurity=False).hexdigest()
-            self._out.append(f"<handshake>{digest}</handshake>".encode())
-            return
-        values = {f"{{{key}" if "}" in key else key: value for key, value in attributes.items()}
-        element = Element(name, values)
-        if self._path:
-            self._path[-1].append(element)
-        self._path.append(element)
-
-    def _end(self, _tag: str) -> None:
-        if self.ended:
-            return
-        self._depth -= 1
-        if self._depth == 0:
-            self._stop("the server has closed the stream")
-            return
-        element = self._path.pop()
-        if not self._path:
-            self._fed = 0
-            self._complete(element)
-
-    def _text(self, text: str) -> None:
-        if not self._path:
-            return
-        parent = self._path[-1]
-        if len(parent):
-            parent[-1].tail = (parent[-1].tail or "") + text
-        else:
-            parent.text = (parent.text or "") + text
-
-    def _complete(self, element: Element) -> None:
-        name = local_name(element)
-        if element.tag == f"{{{STREAMS}}}error":
-            self._stop(_why(element))
-        elif name == "handshake" and not self.ready:
-            self.ready = True
-            self._events.append(Ready())
-        elif self.ready:
-            self._events.append(element)
-
-
-def _why(error: Element) -> str:
-    """What a stream error says (RFC 6120 4.9)."""
-    words = [local_name(each) for each in error if local_name(each) != "text"]
-    text = "".join("".join(each.itertext()) for each in error if local_name(each) == "text")
-    said = f"{' '.join(words) or 'stream error'}{': ' if text else ''}{text}"
-    return "".join(char if char.isprintable() else " " for char in said)[:200]
+        out = b""
+        found: list[Ready | Ended | Element] = []
+        for event in self._reader.receive(data):
+            if isinstance(event, Header):
+                text = event.attributes.get("id", "") + self._secret
+                out += f"<handshake>{hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()}</handshake>".encode()
+            elif isinstance(event, Ended) or self.ready:
+                found.append(event)
+            elif local_name(event) == "handshake":
+                self.ready = True
+                found.append(Ready())
+        return out, found

@@ -249,13 +249,13 @@ class LinkTests(TestCase):
         link, watching = self.link(keepalive=0.05)
         await self.until(lambda: link.ready)
         asked: list[int] = []
-        ask = link._ask
+        name = link._deliveries._name
 
-        def counted() -> None:
+        def counted() -> str:
             asked.append(1)
-            ask()
+            return name()
 
-        self.patch(link, "_ask", counted)
+        self.patch(link._deliveries, "_name", counted)
         people = [f"{'juliet' if number % 2 else 'nobody'}@{DOMAIN}" for number in range(500)]
         results = await gatherResults([_deferred(link.deliver(self.text(n, to))) for n, to in enumerate(people)])
         self.assertEqual([status for status, _ in results], [480, 200] * 250)
