@@ -1,12 +1,14 @@
 """xmpp: SIP users and Jabber users write to each other; the machinery is in ``sipgw/xmpp``.
 
-sipgw is a component (XEP-0114) of an XMPP server. ``xmpp_send_message`` gives it the text of a MESSAGE and returns when the
+sipgw is a component (XEP-0114) of an XMPP server, or with ``backend`` "server" one of its own, which speaks with the servers of
+Jabber users (RFC 6120, XEP-0220). ``xmpp_send_message`` gives it the text of a MESSAGE and returns when the
 server has dealt with it, with ``$xmpp.status`` and ``$xmpp.reason`` to answer. What Jabber users write is shown to the script as
 MESSAGE requests, like any that come from a phone; with ``outbound_proxy`` they are sent there instead, as OpenSIPS does."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,23 +22,20 @@ from sipgw.proxy.originate import new_request, originate
 from sipgw.script.run import Run
 from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.message import Request, Response
+from sipgw.sip.target import Target
 from sipgw.xmpp import room_table
-from sipgw.xmpp.address import Domains, Jid
-from sipgw.xmpp.gateway import Gateway, GatewaySettings, Origin
+from sipgw.xmpp.address import Domains, Jid, domain_in_ascii
+from sipgw.xmpp.encryption import Encryption
+from sipgw.xmpp.gateway import Gateway, GatewaySettings, Origin, Way
 from sipgw.xmpp.link import Link, LinkSettings
 from sipgw.xmpp.message import Page
 from sipgw.xmpp.queue import TABLE, VERSION, Queue
+from sipgw.xmpp.remote import Remote
 from sipgw.xmpp.rooms import Rooms
+from sipgw.xmpp.server import Server, ServerLink, ServerSettings
 
-COMPONENT_PORT = 5347
+COMPONENT_PORT, SERVER_PORT = 5347, 5269
 _RESULT = "xmpp result"
-_SERVER = "'server' (an XMPP server of its own) is no part of sipgw: run a Prosody or ejabberd beside it, write 'component'"
-
-
-def component_only(value: str) -> None:
-    """Refuse what is no backend that there is."""
-    if value != "component":
-        raise ValueError(_SERVER if value == "server" else "write 'component'")
 
 
 def one_of(*words: str) -> Any:
@@ -77,6 +76,21 @@ def client_tls(host: str, ca: str) -> Any:
     return optionsForClientTLS(host, trustRoot=trustRootFromCertificates([made]))  # type: ignore[no-untyped-call]
 
 
+def _shown(link: Way) -> dict[str, Any]:
+    """What ``xmpp:status`` says of a link, or of a server elsewhere."""
+    up = link.state in ("up", "listens")
+    shown = {
+        "domain": link.settings.domain, "server": link.peer or f"{link.settings.host}:{link.settings.port}", "state": link.state,
+        "reason": link.reason, "attempts": link.attempts, "pending": link.pending,
+        "seconds": int(link.reactor.seconds() - link.since) if up else 0,
+    }
+    if isinstance(link, Remote):
+        shown |= {"tls": link.secure, "proof": link.proof}
+    elif isinstance(link, ServerLink):
+        shown["streams"] = len(link.server.inbound)
+    return shown
+
+
 class Xmpp(Module):
     """Carries messages between SIP phones and Jabber clients."""
 
@@ -84,10 +98,13 @@ class Xmpp(Module):
 
     tm: Any = requires("tm")
 
-    backend: str = param("component", "How we take part in XMPP: as a component of a server", check=component_only)
+    backend: str = param(
+        "component", "How we take part in XMPP: as a 'component' of a server, or as a 'server' that others speak with",
+        check=one_of("component", "server"),
+    )
     xmpp_domain: str = param("127.0.0.1", "The domain of our SIP users, and of the component", check=jabber_domain)
-    xmpp_host: str = param("127.0.0.1", "The host of the XMPP server")
-    xmpp_port: int = param(0, "The port that it has for components; 0: 5347")
+    xmpp_host: str = param("127.0.0.1", "The host of the XMPP server; of backend 'server': the address to listen at")
+    xmpp_port: int = param(0, "The port that it has for components, 0: 5347; of backend 'server': to listen at, 0: 5269")
     xmpp_password: str = param("secret", "The secret that it has for the component")
     sip_domain: str = param(
         "", "The name of xmpp_domain in Jabber, and then of the component, where a server of that domain has Jabber users too",
@@ -107,6 +124,21 @@ class Xmpp(Module):
     resources: int = param(0, "Keep the resource of a Jabber user, as the parameter gr of the URI")
     xmpp_tls: int = param(0, "Speak TLS with the server from the beginning, and check its certificate for xmpp_host")
     xmpp_tls_ca: str = param("", "A PEM file with the certificate that signed the server's; empty: those that the system trusts")
+    xmpp_certificate: str = param(
+        "", "backend 'server': a PEM file with our certificate; empty: one that signs itself, and others dial back"
+    )
+    xmpp_key: str = param("", "backend 'server': a PEM file with its key; empty: it is in the same file")
+    server_tls: str = param(
+        "optional", "backend 'server': TLS is 'no', 'optional', 'required', or must be 'verified' by certificates that we trust",
+        check=one_of("no", "optional", "required", "verified"),
+    )
+    server_route: str = param(
+        "", "backend 'server': where a server is that the DNS does not know: jabber.example=192.0.2.1:5269", each="add_route"
+    )
+    server_peer: str = param(
+        "", "backend 'server': a domain that we speak with; where none is written, all servers may come", each="add_peer"
+    )
+    server_idle: int = param(600, "backend 'server': seconds of silence after which our stream to a server is closed")
     receipts: str = param(
         "response", "What is a receipt for Jabber clients: 'response', a phone's 200; 'imdn', its notification; 'none'",
         check=one_of("response", "imdn", "none"),
@@ -116,6 +148,9 @@ class Xmpp(Module):
     queue: int = param(0, "Keep messages for Jabber users on disk while the server is away; 0: they are answered 480")
     queue_url: str = param("", "The database with the table xmpp_messages; empty: db_default_url")
     queue_size: int = param(1000, "Messages that are kept at most")
+    queue_window: int = param(
+        1, "How many of them may be under way at a time when it is back: so many may arrive twice if either side dies then"
+    )
     queue_age: int = param(86400, "Seconds that a message is kept")
     keepalive: int = param(60, "Seconds of silence after which the server is asked whether it is there; 0: never")
 
@@ -133,6 +168,8 @@ class Xmpp(Module):
     def __init__(self, server: Any = None, **parameters: Any) -> None:
         self._more: list[dict[str, str]] = []
         self._rooms: set[str] = set()
+        self._routes: dict[str, tuple[str, int]] = {}
+        self._peers: set[str] = set()
         self.gateway: Gateway | None = None
         super().__init__(server, **parameters)
 
@@ -158,23 +195,55 @@ class Xmpp(Module):
         jabber_domain(text)
         self._rooms.add(Jid.parse(text).domain)
 
-    async def start(self) -> None:
-        """Connect each component; that the server is away ends nothing."""
-        user = self.server.user
-        names = {self.xmpp_domain: self.sip_domain or self.xmpp_domain}
-        secrets = {names[self.xmpp_domain]: self.xmpp_password}
-        for values in self._more:
-            names[values["sip"]] = values["jabber"]
-            secrets[values["jabber"]] = values.get("password") or secrets.get(values["jabber"]) or self.xmpp_password
-        domains = Domains(names, user.is_myself, self.domain_separator, bool(self.resources))
-        settings = GatewaySettings(receipts=self.receipts, composing=bool(self.composing))
-        gateway = self.gateway = Gateway(user, self, domains, settings, self._tell)
-        if self._rooms:
-            gateway.rooms = Rooms(self._rooms, gateway, user.wall_clock, self.rooms_history)
-            if self.keep_rooms:
-                await self._open_rooms(gateway, gateway.rooms)
+    def add_route(self, text: str) -> None:
+        """Note where a server is."""
+        domain, equals, place = text.partition("=")
+        host, colon, port = place.strip().rpartition(":")
+        if not equals or not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"{text!r}: write domain=host:port")
+        jabber_domain(domain.strip())
+        self._routes[Jid.parse(domain.strip()).domain] = (host.strip("[]"), int(port))
+
+    def add_peer(self, text: str) -> None:
+        """Note a domain that we speak with."""
+        jabber_domain(text)
+        self._peers.add(Jid.parse(text).domain)
+
+    def _make_server(self, gateway: Gateway, domains: list[str]) -> None:
+        """Be a server ourselves."""
+        if self.xmpp_tls:
+            raise ValueError("xmpp_tls is for backend 'component'; with 'server' write server_tls")
+        if self.xmpp_password != "secret":
+            self.server.user.log(-1, "xmpp: xmpp_password is of no use with backend 'server'")
+        settings = ServerSettings(
+            self.xmpp_host, self.xmpp_port or SERVER_PORT, self.server_tls, self._routes, frozenset(self._peers),
+            float(self.response_timeout), float(self.server_idle),
+        )
+        encryption = Encryption(domains, self.xmpp_certificate, self.xmpp_key, self.xmpp_tls_ca)
+        server = Server(
+            settings, self.server.reactor, encryption, token_bytes(32), self._find_server, self.server.user.launch
+        )
+        for domain in domains:
+            gateway.links[domain] = ServerLink(server, domain, gateway)
+
+    async def _find_server(self, domain: str) -> list[Target]:
+        """Where the server of a domain is, by the DNS (RFC 6120 3.2)."""
+        resolver: Any = getattr(self.server, "resolver", None)
+        if resolver is None:
+            return []
+        found: list[Target] = await resolver.service("_xmpp-server._tcp", domain_in_ascii(domain), SERVER_PORT)
+        return found
+
+    def _make_components(self, gateway: Gateway, domains: list[str], secrets: dict[str, str]) -> None:
+        """Be a component, or several."""
+        for name, value in (
+            ("xmpp_certificate", self.xmpp_certificate), ("xmpp_key", self.xmpp_key), ("server_route", self._routes),
+            ("server_peer", self._peers),
+        ):
+            if value:
+                raise ValueError(f"{name} is for backend 'server'")
         tls = client_tls(self.xmpp_host, self.xmpp_tls_ca) if self.xmpp_tls else None
-        for domain in domains.jabber:
+        for domain in domains:
             secret = next(value for name, value in secrets.items() if Jid.parse(name).domain == domain)
             gateway.links[domain] = Link(
                 LinkSettings(
@@ -183,6 +252,26 @@ class Xmpp(Module):
                 ),
                 self.server.reactor, gateway,
             )
+
+    async def start(self) -> None:
+        """Connect each component, or listen; that a server is away ends nothing."""
+        user = self.server.user
+        names = {self.xmpp_domain: self.sip_domain or self.xmpp_domain}
+        secrets = {names[self.xmpp_domain]: self.xmpp_password}
+        for values in self._more:
+            names[values["sip"]] = values["jabber"]
+            secrets[values["jabber"]] = values.get("password") or secrets.get(values["jabber"]) or self.xmpp_password
+        domains = Domains(names, user.is_myself, self.domain_separator, bool(self.resources))
+        settings = GatewaySettings(self.receipts, bool(self.composing), self.queue_window)
+        gateway = self.gateway = Gateway(user, self, domains, settings, self._tell)
+        if self._rooms:
+            gateway.rooms = Rooms(self._rooms, gateway, user.wall_clock, self.rooms_history)
+            if self.keep_rooms:
+                await self._open_rooms(gateway, gateway.rooms)
+        if self.backend == "server":
+            self._make_server(gateway, domains.jabber)
+        else:
+            self._make_components(gateway, domains.jabber, secrets)
         if self.queue:
             database = await self.server.databases.open(self.queue_url)
             await self.server.databases.check(database, TABLE, VERSION)
@@ -300,14 +389,7 @@ class Xmpp(Module):
         gateway = self.gateway
         if gateway is None:
             raise MIError(500, "The gateway does not run")
-        links = [
-            {
-                "domain": link.settings.domain, "server": f"{link.settings.host}:{link.settings.port}", "state": link.state,
-                "reason": link.reason, "attempts": link.attempts, "pending": link.pending,
-                "seconds": int(link.reactor.seconds() - link.since) if link.ready else 0,
-            }
-            for link in gateway.links.values()
-        ]
+        links = [_shown(each) for link in gateway.links.values() for each in (link, *link.others)]
         return {"Links": links, "Messages": dict(gateway.counts), "Queue": self._queued(), "Rooms": self._in_rooms()}
 
     @mi("queue", module="xmpp")
@@ -354,4 +436,4 @@ class Xmpp(Module):
         return 0 if rooms is None else len(rooms.members)
 
     def _links_up(self) -> int:
-        return 0 if self.gateway is None else sum(link.ready for link in self.gateway.links.values())
+        return 0 if self.gateway is None else sum(link.state in ("up", "listens") for link in self.gateway.links.values())

@@ -27,7 +27,7 @@ from sipgw.sip.uri import Uri
 
 __all__ = [
     "MAX_CNAMES", "MAX_QUESTIONS", "MAX_TARGETS", "Naptr", "Question", "Record", "Srv", "Target", "Targets", "default_port",
-    "literal", "targets", "targets_of", "transport_for",
+    "literal", "service_targets", "targets", "targets_of", "transport_for",
 ]
 
 MAX_TARGETS: Final = 8
@@ -158,6 +158,20 @@ def targets(
         wanted = transport_for(None, secure)
         if wanted in usable:
             yield from choice.ask_addresses(wanted, host, default_port(wanted))
+    return choice.found
+
+
+def service_targets(
+    service: str, host: str, port: int, *, families: Sequence[str], random: Callable[[], float]
+) -> Generator[Question, Sequence[Record], list[Target]]:
+    """Give the targets of a service of another protocol over TCP, such as "_xmpp-server._tcp" at ``host``: what its SRV records
+    lead to, and without any its addresses at ``port`` (RFC 6120 3.2). Driven as ``targets``."""
+    if literal(host):
+        return [Target("tcp", literal(host), port)]
+    choice = _Choice(families, random)
+    yield from choice.ask_srv("tcp", f"{service}.{host}")
+    if not choice.had_service:
+        yield from choice.ask_addresses("tcp", host, port)
     return choice.found
 
 

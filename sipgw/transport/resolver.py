@@ -16,13 +16,13 @@ loopback counts only if a socket of ours is there, too: nobody shall reach what 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from random import SystemRandom
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 
-from sipgw.sip.target import Question, Record, Target, literal, targets
+from sipgw.sip.target import Question, Record, Target, literal, service_targets, targets
 from sipgw.transport.namefiles import ResolvConf, WatchedFile, parse_hosts, parse_resolv_conf
 from sipgw.transport.nameserver import Answer, Inquiry, NoAnswer, Server
 
@@ -141,6 +141,10 @@ class Resolver:
                 return found[0].host
         return None
 
+    async def service(self, service: str, host: str, port: int) -> list[Target]:
+        """Find where a service of another protocol is; see ``sip.target.service_targets``. Both families are looked for."""
+        return await self._follow(service_targets(service, host, port, families=("A", "AAAA"), random=self._random))
+
     def close(self) -> None:
         """Give up all that is asked; what waits goes on with no answer, and later questions have none."""
         self._closed = True
@@ -167,9 +171,12 @@ class Resolver:
         transports: Sequence[str],
         families: Sequence[str],
     ) -> list[Target]:
-        steps = targets(
-            host, port, transport, secure=secure, transports=transports, families=families, random=self._random
+        return await self._follow(
+            targets(host, port, transport, secure=secure, transports=transports, families=families, random=self._random)
         )
+
+    async def _follow(self, steps: Generator[Question, Sequence[Record], list[Target]]) -> list[Target]:
+        """Answer what a search asks, until it has found its targets."""
         until: float | None = None
         try:
             question = next(steps)

@@ -17,7 +17,7 @@ from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.grammar import unescape as percent_decoded
 from sipgw.sip.uri import Uri
 
-__all__ = ["BadJid", "Domains", "Jid", "escape", "unescape"]
+__all__ = ["BadJid", "Domains", "Jid", "domain_in_ascii", "escape", "unescape"]
 
 LONGEST: Final = 1023
 """Octets of each part of a JID (RFC 7622 3)."""
@@ -98,8 +98,8 @@ def _domain(text: str) -> str:
         raise BadJid() from None
 
 
-def _host(domain: str) -> str:
-    """A domain as SIP writes it: in ASCII."""
+def domain_in_ascii(domain: str) -> str:
+    """A domain as SIP and the DNS write it: in ASCII."""
     if domain.isascii():
         return domain
     try:
@@ -192,7 +192,7 @@ class Domains:
         host = self._sip.get(jid.domain)
         if host is None:
             raise BadJid("Not One Of Our Domains", 403)
-        return f"sip:{_escape_user(unescape(jid.local))}@{_host(host)}" if jid.local else f"sip:{_host(host)}"
+        return f"sip:{_escape_user(unescape(jid.local))}@{domain_in_ascii(host)}" if jid.local else f"sip:{domain_in_ascii(host)}"
 
     def jid_to_uri(self, jid: Jid, beside: str = "") -> str:
         """The SIP URI of a Jabber user of elsewhere. ``beside``: the domain of ours that a separator puts it into."""
@@ -201,8 +201,8 @@ class Domains:
         local = unescape(jid.local)
         if self.separator:
             host = self._sip.get(beside, self.first)
-            return f"sip:{_escape_user(f'{local}{self.separator}{jid.domain}' if local else jid.domain)}@{_host(host)}"
-        host = _host(jid.domain)
+            return f"sip:{_escape_user(f'{local}{self.separator}{jid.domain}' if local else jid.domain)}@{domain_in_ascii(host)}"
+        host = domain_in_ascii(jid.domain)
         if not _LABEL_HOST.fullmatch(host) and not host.startswith("["):
             raise BadJid()
         uri = f"sip:{_escape_user(local)}@{host}" if local else f"sip:{host}"

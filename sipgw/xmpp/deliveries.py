@@ -101,7 +101,8 @@ class Deliveries:
     def received(self, element: Element) -> bool:
         """Whether a stanza is an answer to what was sent here; what waited for it is told."""
         id = element.get("id", "")
-        if id and id == self._question and local_name(element) == "iq":
+        ours = element.get("from", "") in ("", self.them)
+        if id and id == self._question and local_name(element) == "iq" and ours:
             self._answered()
             return True
         if element.get("type") == "error":

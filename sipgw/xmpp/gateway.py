@@ -21,19 +21,25 @@ from sipgw.xmpp.disco import answer
 from sipgw.xmpp.link import Down, Link
 from sipgw.xmpp.message import Page, failure_note, is_carbon, receipt, stamp_delay, to_sip, to_stanza, wants_receipt
 from sipgw.xmpp.queue import Item, Queue
+from sipgw.xmpp.remote import Remote
 from sipgw.xmpp.room_table import RoomTable
 from sipgw.xmpp.rooms import Member, Rooms
 from sipgw.xmpp.roster import Roster
+from sipgw.xmpp.server import ServerLink
 from sipgw.xmpp.stanza import COMPONENT, Element, SubElement, child, error_of, error_to, local_name, stanza
 
 __all__ = ["Gateway", "GatewaySettings", "Origin", "Sip"]
 
+Way = Link | ServerLink | Remote
+"""What leads to servers: a component's link; one of our domains, and a server elsewhere, where we are a server ourselves."""
 ACCEPTED: Final = (202, "Accepted")
 AWAY: Final = (480, "Temporarily Unavailable")
 MOST_OF_PAIR: Final = 50
 """Messages between two people that wait for an answer."""
 BATCH: Final = 20
-"""Messages of the queue that are sent before the server is asked whether it has them."""
+"""Messages of the queue that are read at once."""
+GONE, WAITING, DOUBTFUL = "gone", "waiting", "doubtful"
+"""What became of a message of the queue: dealt with, not sent, sent and nobody knows."""
 MOST: Final = 5000
 """Messages from Jabber that wait for an answer."""
 
@@ -45,6 +51,8 @@ class GatewaySettings:
 
     receipts: str = "response"
     composing: bool = True
+    window: int = 1
+    """Messages of the queue that may be under way at a time: so many go out twice at most, if we or the server die then."""
 
 
 class Origin(NamedTuple):
@@ -92,7 +100,7 @@ class Gateway:
         self.domains = domains
         self.settings = settings
         self.tell = tell
-        self.links: dict[str, Link] = {}
+        self.links: dict[str, Link | ServerLink] = {}
         self.queue: Queue | None = None
         """Where messages wait while the server is away; None: they are answered 480."""
         self.roster: Roster | None = None
@@ -140,17 +148,17 @@ class Gateway:
 
     async def deliver(self, element: Element, domain: str) -> tuple[int, str]:
         """Send a stanza as ``domain``; the status that says what became of it."""
-        link, queue = self.links[domain], self.queue
+        link, queue = self.links[domain].towards(Jid.parse(element.get("to", "")).domain), self.queue
         kept = queue is not None and child(element, "body") is not None
-        if kept and queue is not None and (not link.ready or queue.counts.get(domain)):
-            return await self._keep(queue, domain, element)
+        if kept and queue is not None and (not link.ready or queue.counts.get(link.key)):
+            return await self._keep(queue, link, element)
         try:
             status, reason = await link.deliver(element)
         except Down as error:
             if kept and queue is not None and not error.sent:
-                return await self._keep(queue, domain, element)
+                return await self._keep(queue, link, element)
             self.counts["failed"] += 1
-            self.user.log_rarely(("xmpp down", domain), -1, f"xmpp: {domain}: a message is not delivered: {error}")
+            self.user.log_rarely(("xmpp down", link.key), -1, f"xmpp: {link.key}: a message is not delivered: {error}")
             return AWAY
         if status != 200:
             self.counts["failed"] += 1
@@ -158,90 +166,109 @@ class Gateway:
         self.counts["sent"] += 1
         return ACCEPTED
 
-    async def _keep(self, queue: Queue, domain: str, element: Element) -> tuple[int, str]:
+    async def _keep(self, queue: Queue, link: Way, element: Element) -> tuple[int, str]:
         """Put a message on disk, behind those that are there."""
         if queue.is_full:
             self.counts["failed"] += 1
             self.user.log_rarely("xmpp queue", -1, f"xmpp: {queue.size} messages wait for the server: no more are taken")
             return AWAY
         now = self.user.wall_clock()
-        stamp_delay(element, datetime.fromtimestamp(now, UTC), domain)
+        stamp_delay(element, datetime.fromtimestamp(now, UTC), link.settings.domain)
         try:
-            await queue.add(domain, element, now)
+            await queue.add(link.key, element, now)
         except DatabaseError as error:
             self.counts["failed"] += 1
             self.user.log_rarely("xmpp queue", -1, f"xmpp: a message cannot be kept: {error}")
             return AWAY
-        self._flush(domain)
+        self._flush(link)
         return ACCEPTED
 
-    def _flush(self, domain: str) -> None:
+    def waits(self, key: str) -> bool:
+        """Whether something waits for the server with this key: a message on disk, or a phone that is in a room there."""
+        if self.queue is not None and self.queue.counts.get(key):
+            return True
+        return self.rooms is not None and self.rooms.wait_for(*key.partition(" ")[::2])
+
+    def _flush(self, link: Way) -> None:
         """Send what waits, if the server is there."""
         queue = self.queue
-        if queue is not None and queue.counts.get(domain) and self.links[domain].ready and domain not in self._flushing:
-            self._flushing.add(domain)
-            self.user.launch(self._send_kept(queue, self.links[domain]))
+        if queue is not None and queue.counts.get(link.key) and link.ready and link.key not in self._flushing:
+            self._flushing.add(link.key)
+            self.user.launch(self._send_kept(queue, link))
 
-    async def _send_kept(self, queue: Queue, link: Link) -> None:
-        domain = link.settings.domain
+    async def _send_kept(self, queue: Queue, link: Way) -> None:
+        """Send what waits, ``window`` at a time: only what is under way can go out twice."""
+        window = max(1, self.settings.window)
         try:
-            while link.ready and (items := await queue.next(domain, BATCH)):
-                now = self.user.wall_clock()
-                sent = [(item, Deferred.fromCoroutine(self._send_one(link, item, now))) for item in items]
-                gone = [item for item, done in sent if await done]
-                if gone:
-                    await queue.remove(gone)
-                if len(gone) < len(items):
-                    doubtful = len(items) - len(gone)
-                    self.user.log(-1, f"xmpp: {domain}: the server went away: up to {doubtful} messages may arrive twice")
-                    return
+            while link.ready and (items := await queue.next(link.key, max(BATCH, window))):
+                for first in range(0, len(items), window):
+                    part, now = items[first : first + window], self.user.wall_clock()
+                    sent = [(item, Deferred.fromCoroutine(self._send_one(link, item, now))) for item in part]
+                    states = [(item, await done) for item, done in sent]
+                    gone = [item for item, state in states if state == GONE]
+                    if gone:
+                        await queue.remove(gone)
+                    doubtful = [item.receiver for item, state in states if state == DOUBTFUL]
+                    if doubtful:
+                        self.user.log(-1, f"xmpp: {link.key}: the server went away: may arrive twice: {', '.join(doubtful)}")
+                    if len(gone) < len(part):
+                        return
         except DatabaseError as error:
             self.user.log_rarely("xmpp queue", -1, f"xmpp: messages that wait cannot be read: {error}")
         finally:
-            self._flushing.discard(domain)
+            self._flushing.discard(link.key)
 
-    async def _send_one(self, link: Link, item: Item, now: float) -> bool:
+    async def _send_one(self, link: Way, item: Item, now: float) -> str:
         """Send a message of the queue; whether it can be forgotten."""
         if item.element is None:
-            return True
+            return GONE
         if item.expires <= now:
             status, reason = 408, "It has waited for too long"
         else:
             try:
                 status, reason = await link.deliver(item.element)
-            except Down:
-                return False
+            except Down as error:
+                return DOUBTFUL if error.sent else WAITING
         if status == 200:
             self.counts["sent"] += 1
-            return True
-        error = error_to(item.element, status, reason)
-        if error is not None:
-            self._late_error(link, error, Jid.parse(item.receiver), Jid.parse(item.sender))
-        return True
+            return GONE
+        error_stanza = error_to(item.element, status, reason)
+        if error_stanza is not None:
+            self._late_error(link, error_stanza, Jid.parse(item.receiver), Jid.parse(item.sender))
+        return GONE
 
     # ---- what links tell (xmpp.link.Watcher) ----
 
-    def up(self, link: Link) -> None:
-        """The server has accepted us."""
-        self.user.log(2, f"xmpp: connected to {link.settings.host}:{link.settings.port} as {link.settings.domain}")
-        self.tell("E_XMPP_LINK", domain=link.settings.domain, state="up", reason="")
-        self._flush(link.settings.domain)
+    def up(self, link: Way) -> None:
+        """The server has accepted us; or, where we are one, we listen."""
+        settings, peer = link.settings, link.peer
+        whom = f"the server of {peer}" if peer else f"{settings.host}:{settings.port}"
+        verb = "listening at" if isinstance(link, ServerLink) else "connected to"
+        self.user.log(2, f"xmpp: {verb} {whom} as {settings.domain}")
+        self.tell("E_XMPP_LINK", domain=settings.domain, state="up", reason=peer)
+        if isinstance(link, ServerLink) and self.queue is not None:
+            for key in list(self.queue.counts):
+                if key.startswith(f"{settings.domain} "):
+                    self._flush(link.towards(key.partition(" ")[2]))
+        self._flush(link)
         if self.roster is not None:
-            self.roster.up(link.settings.domain)
-        for entering in [] if self.rooms is None else self.rooms.up(link.settings.domain):
+            self.roster.up(settings.domain, peer)
+        for entering in [] if self.rooms is None else self.rooms.up(settings.domain, peer):
             self.later(entering)
 
-    def down(self, link: Link, reason: str) -> None:
+    def down(self, link: Way, reason: str) -> None:
         """The server is not there."""
+        settings, peer = link.settings, link.peer
         if not link.stopped:
-            self.user.log_rarely(("xmpp link", link.settings.domain, reason), 0, f"xmpp: {link.settings.domain}: down: {reason}")
-        self.tell("E_XMPP_LINK", domain=link.settings.domain, state="stopped" if link.stopped else "down", reason=reason)
+            self.user.log_rarely(("xmpp link", link.key, reason), 0, f"xmpp: {link.key}: down: {reason}")
+        said = f"{peer}: {reason}" if peer else reason
+        self.tell("E_XMPP_LINK", domain=settings.domain, state="stopped" if link.stopped else "down", reason=said)
         if self.roster is not None:
-            self.roster.down(link.settings.domain)
+            self.roster.down(settings.domain, peer)
         if self.rooms is not None:
-            self.rooms.down(link.settings.domain)
+            self.rooms.down(settings.domain, peer)
 
-    def came(self, link: Link, element: Element) -> None:
+    def came(self, link: Way, element: Element) -> None:
         """Take a stanza. Only for users of the component, and only from others."""
         try:
             sender, receiver = Jid.parse(element.get("from", "")), Jid.parse(element.get("to", ""))
@@ -266,7 +293,7 @@ class Gateway:
             if said is not None:
                 self.say(link, said)
 
-    def say(self, link: Link, element: Element | None) -> None:
+    def say(self, link: Way, element: Element | None) -> None:
         """Send a stanza of which nobody waits to hear."""
         if element is None:
             return
@@ -277,7 +304,7 @@ class Gateway:
 
     # ---- Jabber to SIP ----
 
-    def _came_message(self, link: Link, element: Element, sender: Jid, receiver: Jid) -> None:
+    def _came_message(self, link: Way, element: Element, sender: Jid, receiver: Jid) -> None:
         if is_carbon(element):
             self.counts["dropped"] += 1
             return
@@ -293,7 +320,7 @@ class Gateway:
             return
         self._message(link, element, sender, receiver)
 
-    def _message(self, link: Link, element: Element, sender: Jid, receiver: Jid) -> None:
+    def _message(self, link: Way, element: Element, sender: Jid, receiver: Jid) -> None:
         """Let a message wait for those before it."""
         pair = (str(sender.bare), str(receiver.bare))
         waiting = self._waiting.get(pair)
@@ -310,7 +337,7 @@ class Gateway:
         if waiting is None:
             self.user.launch(self._work(link, pair))
 
-    async def _work(self, link: Link, pair: tuple[str, str]) -> None:
+    async def _work(self, link: Way, pair: tuple[str, str]) -> None:
         """Bring in the messages of a pair, one after another."""
         waiting = self._waiting[pair]
         try:
@@ -326,7 +353,7 @@ class Gateway:
             self._under_way -= len(waiting)
             del self._waiting[pair]
 
-    async def _bring_in(self, link: Link, element: Element) -> None:
+    async def _bring_in(self, link: Way, element: Element) -> None:
         sender, receiver = Jid.parse(element.get("from", "")), Jid.parse(element.get("to", ""))
         settings = self.settings
         wanted = wants_receipt(element)
@@ -360,7 +387,7 @@ class Gateway:
         elif wanted and status == 200 and settings.receipts != "none" and page.kind != "message/cpim":
             self.say(link, receipt(element))
 
-    def _late_error(self, link: Link, element: Element, sender: Jid, receiver: Jid) -> None:
+    def _late_error(self, link: Way, element: Element, sender: Jid, receiver: Jid) -> None:
         """The server had taken a message, and now somebody says that it cannot arrive."""
         status, reason = error_of(element)
         self.counts["failed"] += 1

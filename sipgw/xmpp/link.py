@@ -182,6 +182,18 @@ class Link:
         self._wait = min(LONGEST_WAIT, self._wait * 2 or FIRST_WAIT)
         self._timer = self.reactor.callLater(self._wait * self.random.uniform(0.75, 1.25), self._connect)
 
+    peer = ""
+    others: tuple[Link, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Its name in the queue."""
+        return self.settings.domain
+
+    def towards(self, _domain: str) -> Link:
+        """The way to a domain: one server leads to all."""
+        return self
+
     @property
     def state(self) -> str:
         """In a word, for people."""

@@ -335,18 +335,22 @@ class Rooms:
             member.others.clear()
             self._note(key, member)
 
-    def down(self, domain: str) -> None:
-        """The server is gone, and with it all rooms."""
+    def down(self, domain: str, peer: str = "") -> None:
+        """The server is gone, and with it all rooms; those of ``peer`` only, if it is not empty."""
         for key, member in self.members.items():
-            if key[0].domain == domain:
+            if key[0].domain == domain and peer in ("", key[1].domain):
                 self._lost(key, member)
 
-    def up(self, domain: str) -> list[Awaitable[tuple[int, str]]]:
+    def up(self, domain: str, peer: str = "") -> list[Awaitable[tuple[int, str]]]:
         """The server is there again: what enters all rooms again."""
         return [
             self.join(sip, room) for (sip, room), member in list(self.members.items())
-            if sip.domain == domain and not member.inside
+            if sip.domain == domain and peer in ("", room.domain) and not member.inside
         ]
+
+    def wait_for(self, domain: str, peer: str) -> bool:
+        """Whether somebody is in a room of a server."""
+        return any(sip.domain == domain and room.domain == peer for sip, room in self.members)
 
     def farewell(self) -> list[Element]:
         """What leaves all rooms; who was in them stays noted."""

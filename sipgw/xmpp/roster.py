@@ -106,21 +106,22 @@ class Roster:
         here = not gone and self.registered is not None and self.registered(sip)
         self.doors.say(to_presence(Tuple(RESOURCE, here), Jid(sip.local, sip.domain, RESOURCE), jabber))
 
-    def up(self, domain: str) -> None:
-        """The server is there again: ask and tell all anew."""
+    def up(self, domain: str, peer: str = "") -> None:
+        """The server is there again: ask and tell all anew; those of ``peer`` only, if it is not empty."""
         for pair, found in self.watched.items():
-            if pair.sip.domain == domain:
+            if pair.sip.domain == domain and peer in ("", pair.jabber.domain):
                 found.devices.clear()
                 self.watch(pair)
                 self.doors.changed(pair)
-        for sip in self.watchers:
-            if sip.domain == domain:
-                self.tell(sip)
+        for sip, watchers in self.watchers.items():
+            for jabber in watchers:
+                if sip.domain == domain and peer in ("", jabber.domain):
+                    self._show(sip, jabber)
 
-    def down(self, domain: str) -> None:
-        """The server is gone: nobody knows of anybody."""
+    def down(self, domain: str, peer: str = "") -> None:
+        """The server is gone: nobody knows of anybody, or of anybody of ``peer``."""
         for pair, found in self.watched.items():
-            if pair.sip.domain == domain and found.devices:
+            if pair.sip.domain == domain and peer in ("", pair.jabber.domain) and found.devices:
                 found.devices.clear()
                 self.doors.changed(pair)
 

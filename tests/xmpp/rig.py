@@ -52,8 +52,9 @@ class Phone(DatagramProtocol):
 class Jabber(ProcessProtocol):
     """A slixmpp client, see ``slix.py``."""
 
-    def __init__(self, name: str, resource: str = "r") -> None:
-        self.jid = f"{name}@{DOMAIN}"
+    def __init__(self, name: str, resource: str = "r", domain: str = DOMAIN, port: int = 0) -> None:
+        self.jid = f"{name}@{domain}"
+        self.port = port or prosody().clients
         self.full = f"{self.jid}/{resource}"
         self.online = False
         self.stanzas: list[Element] = []
@@ -64,7 +65,7 @@ class Jabber(ProcessProtocol):
     def start(self, reactor: Any) -> None:
         """Begin."""
         password = USERS[self.jid.partition("@")[0]]
-        arguments = [sys.executable, "-m", "tests.xmpp.slix", self.full, password, str(prosody().clients)]
+        arguments = [sys.executable, "-m", "tests.xmpp.slix", self.full, password, str(self.port)]
         reactor.spawnProcess(self, sys.executable, arguments, {**os.environ, "PYTHONPATH": str(ROOT)}, path=str(ROOT))
 
     def send(self, stanza: str) -> None:
@@ -116,26 +117,38 @@ class Gatewayed(TestCase):
     MORE = ""
     """Further lines of the script, before its routes."""
     CLIENTS: tuple[str, ...] = ("romeo",)
+    HOME = COMPONENT
+    """The domain of the phone."""
+    UP = "connected to"
+    """What the log says when the gateway can be used."""
 
     async def setUp(self) -> None:  # type: ignore[override]
         """Start all."""
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
-        prosody().restore()
+        self.jabber_server().restore()
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
         self.port = free_port()
         self.phone = Phone()
         self.listening = self.reactor.listenUDP(0, self.phone, interface="127.0.0.1")
         self.number = 0
-        self.jabbers = {name: Jabber(name) for name in self.CLIENTS}
+        self.jabbers = {name: self.client(name) for name in self.CLIENTS}
         for each in self.jabbers.values():
             each.start(self.reactor)
         self.start()
         await self.until(lambda: all(each.online for each in self.jabbers.values()))
         await self.register()
-        await self.until(lambda: "connected to" in self.child.text())
+        await self.until(lambda: self.UP in self.child.text())
+
+    def jabber_server(self) -> Any:
+        """The server of the Jabber users."""
+        return prosody()
+
+    def client(self, name: str) -> Jabber:
+        """A Jabber user's client."""
+        return Jabber(name)
 
     def start(self) -> None:
         """Start the server."""
@@ -175,7 +188,8 @@ class Gatewayed(TestCase):
             if self.reactor.seconds() > end:
                 said = b"".join(each.errors for each in self.jabbers.values()).decode(errors="replace")
                 heard = [each.body for each in self.phone.messages[-5:]]
-                self.fail(f"waited in vain\n{heard}\n{self.child.text()[-3000:]}\n{said[-2000:]}\n{prosody().says()[-1000:]}")
+                log = self.jabber_server().says()[-1000:]
+                self.fail(f"waited in vain\n{heard}\n{self.child.text()[-3000:]}\n{said[-2000:]}\n{log}")
             await self.turn()
         return value
 
@@ -195,7 +209,7 @@ class Gatewayed(TestCase):
         own = self.listening.getHost().port
         text = (
             f"{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{own};branch=z9hG4bK{number}\r\nMax-Forwards: 70\r\n"
-            f"From: <sip:{sender}@{COMPONENT}>;tag={tag or f'a{number}'}\r\nTo: {to or f'<{uri}>'}\r\n"
+            f"From: <sip:{sender}@{self.HOME}>;tag={tag or f'a{number}'}\r\nTo: {to or f'<{uri}>'}\r\n"
             f"Call-ID: {call_id or f'c{number}'}\r\n"
             f"CSeq: {number} {method}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
         )
@@ -218,8 +232,9 @@ class Gatewayed(TestCase):
         body = text.encode() if isinstance(text, str) else text
         return await self.ask("MESSAGE", f"sip:{to}@{DOMAIN}", f"Content-Type: {kind}\r\n{headers}", body)
 
-    async def register(self, name: str = "alice", expires: int = 600, domain: str = COMPONENT) -> None:
+    async def register(self, name: str = "alice", expires: int = 600, domain: str = "") -> None:
         """Register the phone."""
+        domain = domain or self.HOME
         own = self.listening.getHost().port
         contact = f"Contact: <sip:{name}@127.0.0.1:{own}>\r\nExpires: {expires}\r\n"
         response = await self.ask("REGISTER", f"sip:{name}@{domain}", contact, sender=name)

@@ -330,7 +330,8 @@ class ParameterTests(SynchronousTestCase):
         """The mode that there is not, domains that are none, separators that would not separate."""
         module = Xmpp()
         for name, value in (
-            ("backend", "server"), ("xmpp_domain", "a b"), ("domain_map", "jabber=x"), ("domain_map", "sip=a;colour=red"),
+            ("backend", "cluster"), ("server_tls", "some"), ("server_route", "a.test"), ("server_route", "a.test=b:x"),
+            ("xmpp_domain", "a b"), ("domain_map", "jabber=x"), ("domain_map", "sip=a;colour=red"),
             ("domain_separator", "ab"), ("domain_separator", "@"), ("domain_separator", "x"), ("receipts", "always"),
         ):
             self.assertRaises(ValueError, module.set_parameter, name, value)
