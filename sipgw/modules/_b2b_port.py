@@ -13,6 +13,7 @@ from sipgw.b2bua.passing import Passing
 from sipgw.b2bua.port import NOTHING, Content
 from sipgw.b2bua.reliable import Reliability, Reply
 from sipgw.b2bua.session import Session
+from sipgw.modules._b2b_routes import Shown
 from sipgw.modules.tm import Tm
 from sipgw.modules.uac_auth import UacAuth
 from sipgw.proxy.forward import NoWay, find_flow, via_line
@@ -44,6 +45,7 @@ class Entities:
         self.legs: dict[str, tuple[Held, Leg]] = {}
         self.passing = Passing()
         self.reliability = Reliability(self)
+        self.shown = Shown(user, KEPT)
         self.on_ended: list[Callable[[Session], None]] = []
         self.on_over: list[Callable[[Held], None]] = []
         """Told of calls of the server's own, too."""
@@ -87,7 +89,8 @@ class Entities:
         found = self._find(request)
         if request.method == "ACK":
             if found is not None:
-                found[0].acknowledged(found[1], request)
+                session, leg = found
+                self.shown.request(request, run.flow, found, lambda seen: session.acknowledged(leg, seen))
             return True
         if found is None:
             # COMPAT: a BYE that comes late is agreed to, as OpenSIPS does
@@ -98,11 +101,14 @@ class Entities:
         run.transaction = None  # it is ours now, whatever becomes of the run
         if context is not None:
             context.kept[KEPT] = found
-            if request.method == "PRACK":
-                self._pracked(*found, request, context)
-            else:
-                found[0].request(found[1], request, context)
+            self.shown.request(request, run.flow, found, lambda seen: self._asked(*found, seen, context))
         return True
+
+    def _asked(self, session: Held, leg: Leg, request: Request, token: Any) -> None:
+        if request.method == "PRACK":
+            self._pracked(session, leg, request, token)
+        else:
+            session.request(leg, request, token)
 
     def _pracked(self, session: Held, leg: Leg, request: Request, token: Any) -> None:
         """Take a PRACK: it ends here, or goes on to who sent what it acknowledges."""
@@ -140,11 +146,15 @@ class Entities:
         session, leg = found
         self.user.reply(run, 200, "OK", to_tag=leg.key if leg.role is Role.SERVER else "")
         if context.status < 200:
-            if isinstance(session, OwnSession):
-                session.cancelled(leg, request)
-            else:
-                session.cancelled(leg)
+            self.shown.request(request, run.flow, found, lambda seen: self._give_up(session, leg, seen))
         return True
+
+    @staticmethod
+    def _give_up(session: Held, leg: Leg, cancel: Request) -> None:
+        if isinstance(session, OwnSession):
+            session.cancelled(leg, cancel)
+        else:
+            session.cancelled(leg)
 
     # -- what sessions ask for (``session.Port``)
 
@@ -205,8 +215,18 @@ class Entities:
         dialog = dialog or leg.dialog
         assert dialog is not None
         headers = content.headers + (f"Contact: {leg.contact}\r\n" if method in WITH_CONTACT else "")
-        again = (lambda response: heard(response.status, response)) if method == "INVITE" else None
         first = 0
+        has_success = False
+
+        def success(response: Response) -> None:
+            nonlocal has_success
+            if has_success:
+                heard(response.status, response)
+            else:
+                has_success = True
+                self._show(leg, response.status, response, heard)
+
+        again = success if method == "INVITE" else None
 
         def send(line: str, challenges: int) -> None:
             nonlocal first
@@ -218,12 +238,16 @@ class Entities:
             first = first or dialog.local_cseq
 
             def answered(status: int, response: Response | None) -> None:
+                if again is None or not 200 <= status < 300:
+                    self._show(leg, status, response, arrived)
+
+            def arrived(status: int, response: Response | None) -> None:
                 if again is not None and response is not None and status < 200 and not self._in_order(leg, response, offered):
                     return
                 credentials = "" if leg.is_over else self._credentials(leg, request, status, response, challenges)
                 if credentials:
                     send(credentials, challenges + 1)
-                elif again is None or not 200 <= status < 300:
+                else:
                     heard(status, response)
 
             self.user.launch(self._send(leg, request, answered, dialog.next_hop, again, dialog))
@@ -238,6 +262,9 @@ class Entities:
         invite = leg.invite
 
         def answered(status: int, response: Response | None) -> None:
+            self._show(leg, status, response, arrived)
+
+        def arrived(status: int, response: Response | None) -> None:
             if leg.state in (State.CALLING, State.RINGING):
                 if response is not None and 100 < status < 200:
                     leg.ring(response)
@@ -246,6 +273,7 @@ class Entities:
                 line = self._credentials(leg, invite, status, response, challenges)
                 if line:
                     leg.invite = _with_line(invite, line)
+                    leg.early.clear()
                     self.call(session, leg, NOTHING, challenges + 1)
                     return
             session.heard(leg, status, response)
@@ -254,6 +282,13 @@ class Entities:
             session.success(leg, response)
 
         self.user.launch(self._send(leg, invite, answered, leg.next_hop or None, success, None))
+
+    def _show(self, leg: Leg, status: int, response: Response | None, then: Heard) -> None:
+        """Let the script's route see a response, and go on with it."""
+        if response is None or status == 100:
+            then(status, response)
+        else:
+            self.shown.reply(response, self.legs.get(leg.key), lambda seen: then(status, seen))
 
     def _in_order(self, leg: Leg, response: Response, offered: bool) -> bool:
         """Acknowledge a reliable provisional response to an INVITE of ours; false if it was heard before."""

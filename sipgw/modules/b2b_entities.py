@@ -20,8 +20,6 @@ from sipgw.modules.uac_auth import UacAuth
 from sipgw.sip.errors import SipError
 from sipgw.sip.grammar import is_token
 
-_SCRIPT = "set the routes of b2b_logic: those of b2b_entities come in a later version of sipgw"
-
 
 def key_prefix(text: str) -> None:
     """Refuse what cannot begin a tag."""
@@ -35,9 +33,10 @@ class B2bEntities(UaSessions, Storing):
     name = "b2b_entities"
     later = {
         "cluster_id": "sipgw speaks no cluster protocol",
-        **dict.fromkeys(("script_req_route", "script_reply_route"), _SCRIPT),
     }
 
+    script_req_route: str = param("", "The route that sees each request within a call, and may change it, before all else")
+    script_reply_route: str = param("", "The route that sees each response but 100 so")
     uac_auth: UacAuth | None = requires("uac_auth", optional=True)
 
     server_hsize: int = param(9, "Size of a hash table", unused="legs are in a dict, which grows by itself")
@@ -65,6 +64,10 @@ class B2bEntities(UaSessions, Storing):
         self.entities = Entities(self.server.user, self.tm, self.b2b_key_prefix)
         self.entities.auth = self.uac_auth
         self.entities.reliability.passes_pracks = bool(self.passthru_prack)
+        self.entities.shown.requests, self.entities.shown.replies = self.script_req_route, self.script_reply_route
+        for name in filter(None, (self.script_req_route, self.script_reply_route)):
+            if name not in self.server.user.routes.named:
+                raise ValueError(f"b2b_entities: there is no route[{name}]")
         self.server.user.on_request.append(self.entities.taken)
         for row in await self.open_store(ENTITIES_VERSION, ENTITY_KEY, ENTITIES, self._rows, "param"):
             try:

@@ -19,6 +19,7 @@ from sipgw.exports import REQUEST, Avp, HeaderText, function, listed, mi, param,
 from sipgw.mi.commands import MIError
 from sipgw.modules._b2b_port import KEPT
 from sipgw.modules._b2b_restore import TOP_HIDING, Restoring
+from sipgw.modules._b2b_routes import edited
 from sipgw.proxy.disguise import is_uri
 from sipgw.proxy.hiding import own_contact
 from sipgw.proxy.originate import new_request
@@ -217,7 +218,7 @@ class B2bLogic(Restoring):
         )
         try:
             hops = 70 if hops is None else hops - 1
-            invite, contact = self._invite(run, request, client, flags, own_contact(socket, contact_user), hops)
+            invite, contact = self._invite(run, edited(run, request), client, flags, own_contact(socket, contact_user), hops)
             callee = Leg(
                 invite.call_id, Role.CLIENT, invite, id=client.id, socket=socket, contact=contact, next_hop=client.proxy,
             )
@@ -361,7 +362,7 @@ class B2bLogic(Restoring):
         current = self._current(run, "b2b_pass_request")
         if current is None or not isinstance(run.message, Request):
             return False
-        current.session.pass_request(current.leg, run.message, current.token)
+        current.session.pass_request(current.leg, edited(run, run.message), current.token)
         return True
 
     @function()
