@@ -1,0 +1,1 @@
+Module clusterer, and dialogs shared by several servers: they meet in a Redis (modparam "cachedb_url"), know who of them is there and who has which sharing tag; with dialog_replication_cluster one that dies is stood in for in mid-call.
