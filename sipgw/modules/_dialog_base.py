@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from sipgw.db.writes import WriteQueue
 from sipgw.exports import Module, event, every, param, requires, statistic
 from sipgw.interfaces import Change, Database
+from sipgw.modules.clusterer import Clusterer
 from sipgw.modules.rr import Rr
 from sipgw.modules.tm import Tm
+from sipgw.proxy.dialog_records import Records
 from sipgw.proxy.dialog_requests import InDialog
 from sipgw.proxy.dialog_rows import COLUMNS, VERSION, DelayedStore, DialogRows, RealtimeStore, usual_row
+from sipgw.proxy.dialog_sharing import DialogSharing
 from sipgw.proxy.dialogs import Call, Listener, Profile, State
 from sipgw.proxy.following import DID_NONE, Follower, Settings
+from sipgw.proxy.profile_counts import ProfileCounts
 from sipgw.proxy.shared_profiles import SharedProfiles
 from sipgw.script.run import Run
 
@@ -23,7 +27,6 @@ NO_DB, REALTIME, DELAYED, SHUTDOWN = range(4)
 STOP_PATIENCE = 60.0
 """Seconds that a server that stops waits for the database to take its dialogs."""
 
-_CLUSTER = "sharing dialogs between machines comes in a later version of sipgw"
 _profile = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
 
@@ -36,9 +39,9 @@ def parse_profiles(text: str) -> list[Profile]:
             continue
         if not _profile(name.strip()):
             raise ValueError(f"{part.strip()!r} is no name of a profile: letters, digits, - and _ make one")
-        if slash and shared.strip() != "s":
-            why = "sipgw speaks no cluster protocol" if shared.strip() == "b" else "there is no such flag"
-            raise ValueError(f"{part.strip()!r}: {why}; /s shares a profile through cachedb_url")
+        if slash and shared.strip() not in ("s", "b"):
+            why = "there is no such flag; /s shares a profile through cachedb_url, /b with the servers of a cluster"
+            raise ValueError(f"{part.strip()!r}: {why}")
         found.append(Profile(name.strip(), False, shared.strip()))
     return found
 
@@ -59,6 +62,12 @@ def positive(value: int) -> None:
         raise ValueError("it must be at least 1")
 
 
+def not_negative(value: int) -> None:
+    """Refuse a number below 0."""
+    if value < 0:
+        raise ValueError("it must be 0 or the number of a cluster")
+
+
 def whole_lines(text: str) -> None:
     """Refuse header lines that are none."""
     if text and not re.fullmatch(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*:[^\r\n\0]*\r\n)+", text):
@@ -72,15 +81,9 @@ def _column(name: str) -> Any:
 class DialogBase(Module):
     """The dialogs of one server."""
 
-    later = {
-        **dict.fromkeys(
-            ("dialog_replication_cluster", "profile_replication_cluster", "replicate_profiles_timer", "replicate_profiles_check",
-             "replicate_profiles_buffer", "replicate_profiles_expire", "cluster_auto_sync"), _CLUSTER,
-        ),
-    }
-
     tm: Tm = requires("tm")
     rr: Rr | None = requires("rr", optional=True)
+    clusterer: Clusterer | None = requires("clusterer", optional=True)
 
     enable_stats: int = param(1, "Count", unused="statistics are plain integers and always counted")
     hash_size: int = param(4096, "Size of the hash table", unused="dialogs are in a dict, which grows by itself")
@@ -109,6 +112,25 @@ class DialogBase(Module):
     profile_no_value_prefix: str = param("dlg_noval_", "The prefix of keys of profiles without values")
     profile_size_prefix: str = param("dlg_size_", "The prefix of keys of the sizes of profiles with values")
     profile_timeout: int = param(86400, "Seconds for which such a counter lives after the last change", check=positive)
+
+    dialog_replication_cluster: int = param(
+        0, "The cluster (of module clusterer) whose servers share all dialogs; 0: none", check=not_negative
+    )
+    profile_replication_cluster: int = param(
+        0, "The cluster whose servers count profiles with /b together, each its own calls; 0: none", check=not_negative
+    )
+    replicate_profiles_timer: int = param(200, "Milliseconds after which the others are told of changed counts", check=positive)
+    replicate_profiles_expire: int = param(10, "Seconds for which what another server counts holds", check=positive)
+    replicate_profiles_check: int = param(
+        10, "Seconds between looks for counts that are too old", unused="counts that are too old are never added"
+    )
+    replicate_profiles_buffer: int = param(
+        1400, "Octets of a packet with counts", unused="what a server counts is told by way of Redis, in one message"
+    )
+    cluster_auto_sync: int = param(
+        1, "Whether the dialogs of the cluster are read anew by themselves when Redis or a server comes back; "
+        "0: by dialog:cluster_sync only"
+    )
 
     db_url: str = param("", "The database of the dialogs; if empty db_default_url")
     db_mode: int = param(
@@ -148,6 +170,12 @@ class DialogBase(Module):
     processed_dialogs = statistic("dialogs made since the start")
     expired_dialogs = statistic("calls whose time was over")
     failed_dialogs = statistic("calls that were never answered")
+    create_sent = statistic("dialogs that the cluster was told of")
+    update_sent = statistic("changes of dialogs that the cluster was told of")
+    delete_sent = statistic("ends of dialogs that the cluster was told of")
+    create_recv = statistic("dialogs that another server has told of")
+    update_recv = statistic("changes of dialogs that another server has told of")
+    delete_recv = statistic("ends of dialogs that another server has told of")
 
     state_changed = event(
         "E_DLG_STATE_CHANGED", "id", "db_id", "callid", "from_tag", "to_tag", "old_state", "new_state"
@@ -162,6 +190,8 @@ class DialogBase(Module):
         self.writes: WriteQueue | None = None
         self.rows: DialogRows | None = None
         self.shared: SharedProfiles | None = None
+        self.sharing: DialogSharing | None = None
+        self.counts: ProfileCounts | None = None
 
     def _with_value(self, text: str) -> None:
         self._profiles += [profile._replace(has_value=True) for profile in parse_profiles(text)]
@@ -172,9 +202,45 @@ class DialogBase(Module):
     async def profile_size(self, name: str, value: str | None) -> int:
         """How many calls are in a profile; ``CacheError`` if others count it and cannot be asked."""
         profile = self.follower.profiles.known[name]
-        if profile.shared and self.shared is not None:
+        if profile.shared == "s" and self.shared is not None:
             return await self.shared.size(name, value, profile.has_value)
+        if profile.shared == "b" and self.counts is not None:
+            value = value if profile.has_value else None
+            own = self._own_counts().get(name, {})
+            return (sum(own.values()) if value is None else own.get(value, 0)) + self.counts.others(name, value)
         return self.follower.profiles.size(name, value)
+
+    def profile_values(self, name: str) -> dict[str, int]:
+        """The values of a profile that is not in a cache, each with how many calls have it."""
+        if self.follower.profiles.known[name].shared != "b" or self.counts is None:
+            return dict(self.follower.profiles.values(name))
+        found = self.counts.values(name)
+        for value, count in self._own_counts().get(name, {}).items():
+            found[value] = found.get(value, 0) + count
+        return found
+
+    def _own_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """What this server counts in the profiles that are counted together: the calls that it owns."""
+        profiles = self.follower.profiles
+        if self.sharing is None:
+            return {name: profiles.values(name) for name, profile in profiles.known.items() if profile.shared == "b"}
+        counts: dict[str, dict[str, int]] = {}
+        for call in self.follower.calls:
+            if call.profiles and self.sharing.owns(call):
+                for name, value in call.profiles:
+                    if profiles.known[name].shared == "b":
+                        values = counts.setdefault(name, {})
+                        values[value] = values.get(value, 0) + 1
+        return counts
+
+    def _own_shared(self) -> Iterable[tuple[str, str | None]]:
+        """What the calls that this server owns are in of the profiles that are counted in a cache."""
+        known = self.follower.profiles.known
+        for call in self.follower.calls:
+            if call.profiles and self.sharing is not None and self.sharing.owns(call):
+                for name, value in call.profiles:
+                    if known[name].shared == "s":
+                        yield name, value if known[name].has_value else None
 
     # -- for other modules
 
@@ -211,7 +277,7 @@ class DialogBase(Module):
             self.follower.profiles.declare(profile)
         if self.rr is not None:
             self.rr.on_route.append(self._routed)
-        shared = [profile.name for profile in self._profiles if profile.shared]
+        shared = [profile.name for profile in self._profiles if profile.shared == "s"]
         if shared and not self.cachedb_url:
             raise ValueError(f"dialog: the profile {shared[0]}/s needs a cachedb_url")
         if self.cachedb_url:
@@ -222,10 +288,45 @@ class DialogBase(Module):
             self.follower.profiles.shared = self.shared.count
         if self.db_mode != NO_DB:
             await self._open_database()
+        await self._join()
+
+    async def _join(self) -> None:
+        """Share dialogs and counts with the servers of the clusters."""
+        user = self.server.user
+        if not self.dialog_replication_cluster and not self.profile_replication_cluster:
+            return
+        if self.clusterer is None:
+            raise ValueError('dialog: sharing with a cluster needs loadmodule "clusterer.so"')
+        if self.dialog_replication_cluster:
+            records = Records(self.follower.profiles, user.wall_clock, user.clock, user.find_socket)
+            counted = SimpleNamespace(
+                processed=self.processed_dialogs, create_sent=self.create_sent, update_sent=self.update_sent,
+                delete_sent=self.delete_sent, create_recv=self.create_recv, update_recv=self.update_recv,
+                delete_recv=self.delete_recv,
+            )
+            meeting = await self.clusterer.join(self.dialog_replication_cluster)
+            sharing = DialogSharing(self.follower, meeting, records, counted, bool(self.cluster_auto_sync))
+            self.sharing = self.follower.sharing = sharing
+            self.requests.ours = sharing.pings
+            if self.shared is not None and self.shared.store is meeting.redis:
+                shared = self.shared
+                meeting.on_forgotten.append(
+                    lambda: shared.forgotten(self._own_shared, meeting.born + meeting.life + 1)
+                )
+            await sharing.start()
+        if self.profile_replication_cluster and self.profile_replication_cluster != self.dialog_replication_cluster:
+            meeting = await self.clusterer.join(self.profile_replication_cluster)
+            every = self.replicate_profiles_timer / 1000
+            self.counts = ProfileCounts(user, meeting, self._own_counts, every, self.replicate_profiles_expire)
+            await self.counts.start()
 
     async def stop(self) -> None:
         """Write what is left to be written; calls that nobody will know of any more are counted no longer."""
-        if self.db_mode == NO_DB and self.follower is not None:
+        if self.counts is not None:
+            self.counts.stop()
+        if self.sharing is not None:
+            await self.sharing.stop()
+        elif self.db_mode == NO_DB and self.follower is not None:
             for call in tuple(self.follower.calls):
                 self.follower.profiles.leave_all(call)
         if self.writes is not None:
@@ -304,6 +405,7 @@ class DialogBase(Module):
 
     def flush_call(self, call: Call) -> None:
         """A value, a profile or a flag has changed."""
+        self.follower.tell_others(call)
         if self.db_flush_vals_profiles:
             self.follower.save(call)
         elif self.follower.store is not None and State.ANSWERED <= call.state < State.DELETED:

@@ -14,6 +14,7 @@ from sipgw.mi.commands import MIError
 from sipgw.modules._dialog_base import whole_lines
 from sipgw.modules._dialog_variables import DialogVariables
 from sipgw.proxy.dialogs import Call, State
+from sipgw.redis.errors import RedisFault
 from sipgw.sip.message import Response
 
 NOT_FOUND = "Requested Dialog not found"
@@ -93,6 +94,16 @@ class DialogCommands(DialogVariables):
         for call in calls:
             call.stored = True
 
+    @mi(alias="dlg_cluster_sync", recipes=((), ("sharing_tag",)))
+    async def cluster_sync(self, sharing_tag: str | None = None) -> None:
+        """Read all dialogs of the cluster anew, or those with a sharing tag."""
+        if self.sharing is None:
+            raise MIError(400, "Dialog replication disabled")
+        try:
+            await self.sharing.sync(sharing_tag)
+        except RedisFault as error:
+            raise MIError(400, "Failed to send sync request") from error
+
     # -- profiles
 
     def _profile(self, name: str) -> None:
@@ -107,8 +118,9 @@ class DialogCommands(DialogVariables):
             count = await self.profile_size(profile, value)
         except CacheError as error:
             raise MIError(500, FAILED) from error
-        shared = "yes" if self.follower.profiles.known[profile].shared else "no"
-        return {"Profile": {"name": profile, "value": value, "count": count, "shared": shared, "replicated": "no"}}
+        flag = self.follower.profiles.known[profile].shared
+        shared, replicated = ("yes" if flag == each else "no" for each in "sb")
+        return {"Profile": {"name": profile, "value": value, "count": count, "shared": shared, "replicated": replicated}}
 
     @mi(recipes=(("profile",), ("profile", "value")))
     def profile_list_dlgs(self, profile: str, value: str | None = None) -> Any:
@@ -129,11 +141,12 @@ class DialogCommands(DialogVariables):
         """The values of a profile, each with how many dialogs have it."""
         self._profile(profile)
         profiles = self.follower.profiles
-        if profiles.known[profile].shared:
+        if profiles.known[profile].shared == "s":
             raise MIError(405, "Unsupported command for shared profiles")
+        values = self.profile_values(profile)
         if not profiles.known[profile].has_value:
-            return [{"value": None, "count": profiles.size(profile)}]
-        return [{"value": value, "count": count} for value, count in profiles.values(profile).items()]
+            return [{"value": None, "count": sum(values.values())}]
+        return [{"value": value, "count": count} for value, count in values.items()]
 
     @mi()
     def list_all_profiles(self) -> Any:

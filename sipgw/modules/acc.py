@@ -241,7 +241,7 @@ class Acc(Module):
         call.listeners.append(self._heard_call)
 
     def _call_loaded(self, event: str, call: Call, run: Run | None, leg: Leg | None) -> None:
-        """Go on with a call from the database."""
+        """Go on with a call from the database, or as another server has it."""
         text = call.values.pop(VALUE, None)
         try:
             if text is not None:
@@ -251,8 +251,10 @@ class Acc(Module):
         except ValueError as error:
             self.server.user.log_rarely("acc cdr", -1, f"acc: the dialog {call.did} will not be accounted: {error}")
         else:
-            if cdr is not None:
+            if cdr is not None and _KEPT not in call.kept:
                 self._keep(call, cdr)
+            elif cdr is not None and not call.kept[_KEPT].ended:
+                call.kept[_KEPT] = cdr
 
     def _heard_call(self, event: str, call: Call, run: Run | None, leg: Leg | None) -> None:
         """Hear what becomes of a call."""

@@ -365,6 +365,17 @@ class Dialog(DialogCommands):
         val.set(run, call.values[name])
         return True
 
+    @function(REQUEST)
+    def set_dlg_sharing_tag(self, run: Run, tag_name: str) -> bool:
+        """Give the dialog a sharing tag: the server for which that is active ends it in time and pings it."""
+        if self.sharing is None:
+            return True  # COMPAT: nothing is shared
+        call = self._call(run, "set_dlg_sharing_tag")
+        if call is None:
+            return False
+        self.sharing.tag(call, tag_name)
+        return True
+
     # -- routes
 
     def _arm(self, run: Run, which: str, name: str | None) -> bool:

@@ -33,6 +33,8 @@ class InDialog:
         self.prack_timeout = 3
         self.prack_decides = False
         """Whether an INVITE is answered 502 if a PRACK of ours fails."""
+        self.ours: Callable[[Call], bool] = _always
+        """Whether a call is pinged from here."""
 
     def send(
         self,
@@ -59,6 +61,7 @@ class InDialog:
         if contact:
             headers = f"Contact: <{contact}>\r\n{headers}"
         number = leg.next_number()
+        self._follower.tell_others(call)
         try:
             data = dialog.request(method, "", cseq=number, headers=headers, body=body, content_type=content_type)
             request = parse(data)
@@ -110,6 +113,9 @@ class InDialog:
     def _ping(self, call: Call, method: str) -> None:
         if not State.ANSWERED <= call.state < State.DELETED:
             return
+        if not self.ours(call):
+            self._later(call, method, call.options_interval if method == "OPTIONS" else call.reinvite_interval)
+            return
         flags = call.flags
         if method == "INVITE":
             pinged = flags & CallFlag.REINVITE_CALLER, flags & CallFlag.REINVITE_CALLEE
@@ -157,6 +163,11 @@ class InDialog:
         context = call.transaction()
         if status >= 300 and self.prack_decides and context is not None and call.state < State.ANSWERED:
             context.reply(context.reply_run(), 502, "Bad Gateway")
+
+
+def _always(call: Call) -> bool:
+    """Nobody else is there."""
+    return True
 
 
 def _never_mind(status: int, response: Response | None) -> None:

@@ -34,6 +34,8 @@ _special = re.compile(r"[|#\\]").sub
 _pair = re.compile(r"((?:[^|#\\]|\\.)+)#([12])#((?:[^|#\\]|\\.)*)\|", re.DOTALL).finditer
 _escaped = re.compile(r"\\(.)", re.DOTALL).sub
 
+SHARING_TAG = "dlgX_shtag"
+"""Under which value OpenSIPS keeps the sharing tag."""
 STORED_FLAGS = ~(CallFlag.HAS_BYE)
 
 
@@ -92,7 +94,7 @@ class DialogRows:
         profiles = [(f"{name}/{shared[name].shared}" if shared[name].shared else name, value) for name, value in call.profiles]
         values: dict[str, int | str] = dict(call.values)
         if call.tag_of_sharing:
-            values["dlg_shtag"] = call.tag_of_sharing
+            values[SHARING_TAG] = call.tag_of_sharing
         usual: dict[str, Stored] = {
             "dlg_id": call.number, "callid": call.call_id, "from_uri": _uri(caller), "from_tag": caller.tag,
             "to_uri": _uri(callee), "to_tag": callee.tag, "caller_sock": _socket(caller), "callee_sock": _socket(callee),
@@ -156,7 +158,7 @@ class DialogRows:
         call.lifetime = int(row["timeout"] or 0) - int(started)
         call.ends = self._clock() + left
         call.values = dict(read_pairs(_text(row["vars"])))
-        call.tag_of_sharing = str(call.values.pop("dlg_shtag", ""))
+        call.tag_of_sharing = str(call.values.pop(SHARING_TAG, ""))
         call.marks = set(_text(row["script_flags"]).split())
         for which in ("answer", "timeout", "hangup"):
             name = _text(row[f"rt_on_{which}"])

@@ -178,8 +178,8 @@ class Leg:
 
 class Listener(Protocol):
     """Hears what becomes of a call: "early", "confirmed", "failed", "within" (a request in the dialog), "terminated" (by a BYE,
-    whoever sent it), "expired" (its time was over, nobody is told), "saving" (it is about to be stored), "context" (its values
-    are about to be listed).
+    whoever sent it), "expired" (its time was over, nobody is told), "gone" (another server has ended it), "updated" (another one
+    has changed it), "saving" (it is about to be stored), "context" (its values are about to be listed).
 
     ``run``: of the request that did it, None where none did; ``leg``: where that request goes."""
 
@@ -385,7 +385,7 @@ class Profiles:
     def enter(self, call: Call, name: str, value: str, again: bool = False) -> None:
         """Count ``call`` in a profile, once more each time that it enters.
 
-        ``again``: it comes from the database, and those that it shares have counted it already."""
+        ``again``: it comes from the database or from another server, and those that it shares have counted it already."""
         counts = self._counts[name]
         if not self.known[name].has_value:
             value = ""
@@ -396,27 +396,30 @@ class Profiles:
 
     def _share(self, name: str, value: str, by: int) -> None:
         profile = self.known[name]
-        if profile.shared and self.shared is not None:
+        if profile.shared == "s" and self.shared is not None:
             self.shared(name, value if profile.has_value else None, by)
 
-    def leave(self, call: Call, name: str, value: str | None = None) -> bool:
-        """Count it no longer, with ``value`` only not as that; False if it was not there."""
+    def leave(self, call: Call, name: str, value: str | None = None, quiet: bool = False) -> bool:
+        """Count it no longer, with ``value`` only not as that; False if it was not there.
+
+        ``quiet``: another server has told those that share it."""
         gone = [entry for entry in call.profiles if entry[0] == name and value in (None, entry[1])]
         if value is not None or not self.known[name].has_value:
             gone = gone[:1]
         for entry in gone:
             call.profiles.remove(entry)
-            self._share(*entry, -1)
+            if not quiet:
+                self._share(*entry, -1)
             counts = self._counts[entry[0]]
             counts[entry[1]] -= 1
             if not counts[entry[1]]:
                 del counts[entry[1]]
         return bool(gone)
 
-    def leave_all(self, call: Call) -> None:
+    def leave_all(self, call: Call, quiet: bool = False) -> None:
         """Count it in none any more."""
         for name in dict.fromkeys(name for name, _ in call.profiles):
-            while self.leave(call, name):
+            while self.leave(call, name, quiet=quiet):
                 pass
 
     def size(self, name: str, value: str | None = None) -> int:

@@ -17,15 +17,13 @@ from typing import Any, Protocol
 
 from sipgw.core.events import run_alone
 from sipgw.proxy.deadlines import Deadlines
+from sipgw.proxy.dialog_headers import callee_routes, contact_of, number_back, plain, with_cseq
 from sipgw.proxy.dialogs import Call, CallFlag, CallTable, Happening, Leg, Listener, Profiles, State
 from sipgw.proxy.disguise import Shifted
-from sipgw.proxy.record_route import RouteParam, is_own
+from sipgw.proxy.record_route import RouteParam
 from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run
-from sipgw.sip.address import NameAddr
-from sipgw.sip.edits import EditList
-from sipgw.sip.errors import MalformedMessage
-from sipgw.sip.message import Message, Request, Response
+from sipgw.sip.message import Request, Response
 from sipgw.sip.transaction import State as TransactionState
 
 KEPT = "dialog"
@@ -111,6 +109,19 @@ class Requests(Protocol):
         """A provisional response has come."""
 
 
+class Sharing(Protocol):
+    """Tells other servers of dialogs (``dialog_sharing.py``)."""
+
+    def changed(self, call: Call) -> None:
+        """Something of ``call`` has changed, or it is over."""
+
+    def due(self, call: Call) -> bool:
+        """Whether it is ours to do what is to be done when the time of ``call`` is over; else it is asked again later."""
+
+    def expire(self, call: Call, go: Callable[[], None]) -> None:
+        """Call ``go()`` if nobody else has ended ``call``."""
+
+
 @dataclass
 class Follower:
     """All dialogs of one server; ``changed(call, before, after)`` hears of each change of a state.
@@ -124,6 +135,7 @@ class Follower:
     changed: Callable[[Call, State, State], None]
     store: Store | None = None
     requests: Requests | None = None
+    sharing: Sharing | None = None
     profiles: Profiles = field(default_factory=Profiles)
     on_created: list[Listener] = field(default_factory=list)
     on_loaded: list[Listener] = field(default_factory=list)
@@ -388,7 +400,7 @@ class Follower:
         new = target.renumber(number, request.method == "INVITE")
         if new != number:
             run.edits = with_cseq(request, run.edits, new).note(Shifted(new - number))
-            self.tm.rewrite_replies(run, _number_back)
+            self.tm.rewrite_replies(run, number_back)
 
     def _renumber_ack(self, run: Run, source: Leg, target: Leg) -> None:
         request = run.message
@@ -411,6 +423,8 @@ class Follower:
         """The time of ``call`` is over, or that for which it is kept after its end."""
         if call.state is State.DELETED:
             self.calls.remove(call)
+        elif self.sharing is not None and not self.sharing.due(call):
+            pass
         elif "timeout" in call.routes:
             due = call.ends
             self.run_route(call, "timeout", lambda _result: self._expire(call, due))
@@ -420,6 +434,12 @@ class Follower:
     def _expire(self, call: Call, due: float) -> None:
         if call.state is State.DELETED or call.ends != due:
             return  # its route has ended it, or given it more time
+        if self.sharing is not None:
+            self.sharing.expire(call, partial(self._expired, call))
+        else:
+            self._expired(call)
+
+    def _expired(self, call: Call) -> None:
         self.counters.expired.value += 1
         if CallFlag.BYE_ON_TIMEOUT in call.flags:
             self.end(call, "SIP Race Condition" if CallFlag.RACED in call.flags else "Lifetime Timeout")
@@ -457,6 +477,11 @@ class Follower:
         self.profiles.leave_all(call)
         self._tell(call, event, run, leg)
         self.release(call)
+        if self.sharing is not None:
+            self.sharing.changed(call)
+        self._linger(call)
+
+    def _linger(self, call: Call) -> None:
         # COMPAT: OpenSIPS matches late requests as long as the transaction of the BYE is there
         self.ends.set(call, self.user.clock() + max(call.delete_delay, self.tm.wt_timer))
 
@@ -480,9 +505,19 @@ class Follower:
         except Exception as error:
             self.user.broken(error)
 
+    def tell_others(self, call: Call) -> None:
+        """Something has changed that is only worth telling."""
+        if self.sharing is not None and State.ANSWERED <= call.state < State.DELETED:
+            self.sharing.changed(call)
+
     def save(self, call: Call) -> None:
-        """Something has changed that is worth keeping."""
-        if self.store is not None and State.ANSWERED <= call.state < State.DELETED:
+        """Something has changed that is worth keeping, and telling."""
+        if State.ANSWERED <= call.state < State.DELETED:
+            self.tell_others(call)
+            self._store(call)
+
+    def _store(self, call: Call) -> None:
+        if self.store is not None:
             self.unsaved.pop(call, None)
             self.store.saved(call)
 
@@ -500,57 +535,44 @@ class Follower:
         run.keep()[KEPT] = Within(call)
         self.user.execute(route, run, done)
 
-    def loaded(self, call: Call) -> None:
-        """Go on with a dialog from the database."""
-        settings = self.settings
-        call.delete_delay = settings.delete_delay
-        call.options_interval, call.reinvite_interval = settings.options_interval, settings.reinvite_interval
+    # -- what comes from elsewhere
+
+    def loaded(self, call: Call, shared: bool = False) -> None:
+        """Go on with a dialog from the database, or one that another server has told of."""
+        if not shared:
+            settings = self.settings
+            call.delete_delay = settings.delete_delay
+            call.options_interval, call.reinvite_interval = settings.options_interval, settings.reinvite_interval
         self.calls.add(call)
         self.counters.active.value += 1
         self.ends.set(call, call.ends)
         for listener in self.on_loaded:
             listener("loaded", call, None, None)
+        if shared:
+            self._store(call)
         if call.state is State.CONFIRMED and self.requests is not None:
             self.requests.start_pings(call)
 
+    def updated(self, call: Call, state: State) -> None:
+        """Another server has changed ``call``, which it has in ``state``."""
+        if state is State.CONFIRMED and call.state is State.ANSWERED:
+            self._step(call, Happening.ACK)
+            if self.requests is not None:
+                self.requests.start_pings(call)
+        self.ends.set(call, call.ends)
+        for listener in self.on_loaded:
+            listener("updated", call, None, None)
+        self._store(call)
 
-def plain(address: NameAddr) -> str:
-    """A name-addr without its parameters."""
-    space = " " if address.display else ""
-    return f"{address.display}{space}<{address.uri_text}>"
-
-
-def contact_of(message: Message) -> str:
-    """The URI of the first Contact, or ""."""
-    contacts = message.contacts
-    return contacts[0].uri_text if contacts and not contacts[0].star else ""
-
-
-def callee_routes(run: Run, response: Response, caller_side: int) -> list[str]:
-    """The route set toward the callee (RFC 3261 12.1.2): what stands in Record-Route above our own values, from below.
-
-    ``caller_side``: how many values the INVITE had when it came."""
-    values = response.record_routes
-    if len(values) > caller_side:
-        values = values[: len(values) - caller_side]
-    ours = 0
-    while ours < min(2, len(values)):
-        try:
-            if not is_own(run, values[-1 - ours].uri):
-                break
-        except MalformedMessage:
-            break
-        ours += 1
-        if ours == 1 and values[-1].uri.param("r2") is None:
-            break
-    return [str(value) for value in values[: len(values) - ours]][::-1]
-
-
-def with_cseq(message: Message, edits: EditList, number: int) -> EditList:
-    """``edits`` and another CSeq number."""
-    (line, *_) = message.positions("cseq")
-    return edits.replace(line, f"CSeq: {number} {message.cseq.method}")
-
-
-def _number_back(request: Request, response: Response, edits: EditList) -> EditList:
-    return with_cseq(response, edits, request.cseq.number)
+    def gone(self, call: Call) -> None:
+        """Another server has ended ``call``, and has done all that follows from it."""
+        if not State.ANSWERED <= call.state < State.DELETED:
+            return
+        self._step(call, Happening.BYE)
+        self.unsaved.pop(call, None)
+        self.counters.active.value -= 1
+        self.profiles.leave_all(call, quiet=True)
+        self._tell(call, "gone", None)
+        if self.store is not None:
+            self.store.ended(call)
+        self._linger(call)

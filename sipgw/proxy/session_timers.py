@@ -101,12 +101,17 @@ class SessionTimers:
         self._tm.rewrite_replies(run, partial(self._agree, call, session, interval))
 
     def adopt(self, event: str, call: Call, run: Run | None, leg: Leg | None) -> None:
-        """Go on with a call from the database (a dialog's listener)."""
+        """Go on with a call from the database, or from another server (a dialog's listener)."""
         interval, _, usual = str(call.values.get(VALUE, "")).partition(",")
         if interval.isdigit() and usual.isdigit():
-            self._keep(call, Session(int(interval), int(usual)))
+            session = call.kept.get(VALUE)
+            if session is None:
+                self._keep(call, Session(int(interval), int(usual)))
+            else:
+                session.interval, session.usual = int(interval), int(usual)
 
     def _keep(self, call: Call, session: Session) -> None:
+        call.kept[VALUE] = session
         call.listeners.append(partial(self._heard, session))
 
     def _heard(self, session: Session, event: str, call: Call, run: Run | None, leg: Leg | None) -> None:

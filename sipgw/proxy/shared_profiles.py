@@ -7,6 +7,7 @@ and the name; for a value its prefix, the name, ``_`` and the value in base64.""
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,10 +24,29 @@ class SharedProfiles:
     def __init__(self, user: Any, cache: Cache, value_prefix: str, plain_prefix: str, size_prefix: str, seconds: int) -> None:
         self._user = user
         self._cache = cache
+        self.store = getattr(cache, "redis", None)
+        """The Redis that it is, if it is one."""
         self._prefixes = value_prefix, plain_prefix, size_prefix
         self._seconds = seconds
         self._pending: dict[str, int] = {}
         self._busy = False
+        self._anew = False
+
+    def forgotten(self, own: Callable[[], Iterable[tuple[str, str | None]]], at: float) -> None:
+        """The store has lost all counters: at ``at`` (monotonic seconds) count anew what is in a profile and is ours (``own()``).
+
+        All servers that share the counters do that at the same moment; what changes before is part of what they count then."""
+        self._pending.clear()
+        if self._anew:
+            return
+        self._anew = True
+
+        def count(_now: float) -> None:
+            self._anew = False
+            for name, value in own():
+                self.count(name, value, 1)
+
+        self._user.after(max(0.0, at - self._user.clock()), count)
 
     def keys(self, name: str, value: str | None) -> tuple[str, ...]:
         """The counters of a call that is in a profile with ``value`` (None: it has none); the first is that of the value."""
@@ -38,6 +58,8 @@ class SharedProfiles:
 
     def count(self, name: str, value: str | None, by: int) -> None:
         """Add ``by`` to the counters."""
+        if self._anew:
+            return
         for key in self.keys(name, value):
             self._pending[key] = self._pending.get(key, 0) + by
         if not self._busy:
