@@ -11,17 +11,13 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
-from sipgw.core.inner import bring_in
 from sipgw.db.errors import DatabaseError
 from sipgw.exports import REQUEST, Module, event, function, mi, param, pvar, requires, statistic
 from sipgw.mi.jsonrpc import MIError
-from sipgw.proxy.forward import NoWay
-from sipgw.proxy.originate import new_request, originate
+from sipgw.modules._message_port import send_page
 from sipgw.script.run import Run
-from sipgw.sip.errors import MalformedMessage, SipError
-from sipgw.sip.message import Request, Response
+from sipgw.sip.errors import SipError
+from sipgw.sip.message import Request
 from sipgw.sip.target import Target
 from sipgw.xmpp import room_table
 from sipgw.xmpp.address import Domains, Jid, domain_in_ascii
@@ -298,32 +294,9 @@ class Xmpp(Module):
 
     async def message(self, receiver: str, sender: str, page: Page, origin: Origin) -> tuple[int, str]:
         """Send a MESSAGE into the script's routes, or to ``outbound_proxy``; its final status and reason."""
-        user = self.server.user
-        try:
-            request = new_request(
-                user, "MESSAGE", receiver, f"<{sender}>", f"<{receiver}>",
-                headers=f"{page.headers}Content-Type: {page.kind}\r\n", body=page.body, call_id=page.call_id,
-            )
-            if self.outbound_proxy:
-                return await self._to_proxy(request)
-            outcome = await bring_in(user, request, transport="xmpp", host=origin.host, origin=origin)
-        except MalformedMessage as error:
-            user.log(1, f"xmpp: no MESSAGE can be made for {receiver!r}: {error.reason}")
-            return 400, error.reason
-        return outcome.status, "" if outcome.response is None else outcome.response.reason
-
-    async def _to_proxy(self, request: Request) -> tuple[int, str]:
-        done: Deferred[tuple[int, str]] = Deferred()
-
-        def answer(status: int, response: Response | None) -> None:
-            if status >= 200 and not done.called:
-                done.callback((status, "" if response is None else response.reason))
-
-        try:
-            sent = await originate(self.server.user, request, answer, next_hop=self.outbound_proxy)
-        except NoWay as error:
-            return error.status, str(error)
-        return (403, "Forbidden") if sent is None else await done
+        return await send_page(
+            self.server.user, receiver, sender, page, proxy=self.outbound_proxy, transport="xmpp", host=origin.host, origin=origin
+        )
 
     # ---- functions and variables ----
 

@@ -17,7 +17,7 @@ from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.grammar import unescape as percent_decoded
 from sipgw.sip.uri import Uri
 
-__all__ = ["BadJid", "Domains", "Jid", "domain_in_ascii", "escape", "unescape"]
+__all__ = ["BadJid", "Domains", "Jid", "domain_in_ascii", "escape", "escape_user", "unescape"]
 
 LONGEST: Final = 1023
 """Octets of each part of a JID (RFC 7622 3)."""
@@ -112,7 +112,8 @@ def _percent(found: re.Match[str]) -> str:
     return "".join(f"%{octet:02X}" for octet in found[0].encode("utf-8", "replace"))
 
 
-def _escape_user(user: str) -> str:
+def escape_user(user: str) -> str:
+    """A user as a SIP URI writes it."""
     return _USER.sub(_percent, user)
 
 
@@ -192,7 +193,7 @@ class Domains:
         host = self._sip.get(jid.domain)
         if host is None:
             raise BadJid("Not One Of Our Domains", 403)
-        return f"sip:{_escape_user(unescape(jid.local))}@{domain_in_ascii(host)}" if jid.local else f"sip:{domain_in_ascii(host)}"
+        return f"sip:{escape_user(unescape(jid.local))}@{domain_in_ascii(host)}" if jid.local else f"sip:{domain_in_ascii(host)}"
 
     def jid_to_uri(self, jid: Jid, beside: str = "") -> str:
         """The SIP URI of a Jabber user of elsewhere. ``beside``: the domain of ours that a separator puts it into."""
@@ -201,11 +202,11 @@ class Domains:
         local = unescape(jid.local)
         if self.separator:
             host = self._sip.get(beside, self.first)
-            return f"sip:{_escape_user(f'{local}{self.separator}{jid.domain}' if local else jid.domain)}@{domain_in_ascii(host)}"
+            return f"sip:{escape_user(f'{local}{self.separator}{jid.domain}' if local else jid.domain)}@{domain_in_ascii(host)}"
         host = domain_in_ascii(jid.domain)
         if not _LABEL_HOST.fullmatch(host) and not host.startswith("["):
             raise BadJid()
-        uri = f"sip:{_escape_user(local)}@{host}" if local else f"sip:{host}"
+        uri = f"sip:{escape_user(local)}@{host}" if local else f"sip:{host}"
         if self.resources and jid.resource:
             return f"{uri};gr={_GR.sub(_percent, jid.resource)}"
         return uri

@@ -16,9 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 
 from sipgw.xmpp.address import BadJid, Jid
+from sipgw.xmpp.client_stream import as_ours
 from sipgw.xmpp.dialback import DIALBACK, Word, key_for, key_is_right, word, written
 from sipgw.xmpp.reader import CLOSE, CLOSED, STREAMS, Ended, Header, Reader
-from sipgw.xmpp.stanza import COMPONENT, Element, child, local_name, write
+from sipgw.xmpp.stanza import Element, child, local_name, write
 
 if TYPE_CHECKING:
     from sipgw.xmpp.remote import Remote
@@ -40,14 +41,6 @@ IDLE_TIME: Final = 3600.0
 PAIRS: Final = 100
 """Pairs of domains on one stream."""
 STANZAS: Final = frozenset(f"{{{SERVER}}}{name}" for name in ("message", "presence", "iq"))
-
-
-def _ours(element: Element) -> Element:
-    """A stanza as the gateway knows it, which is that of a component."""
-    for each in element.iter():
-        if each.tag.startswith(f"{{{SERVER}}}"):
-            each.tag = f"{{{COMPONENT}}}{each.tag[len(SERVER) + 2 :]}"
-    return element
 
 
 class _ServerStream(Protocol):
@@ -378,7 +371,7 @@ class Inbound(_ServerStream):
             self.end(f"a stanza from {sender.domain}, which it has not proved to be", "not-authorized")
             return
         self._rest()
-        self.server.received(_ours(element), sender, receiver)
+        self.server.received(as_ours(element, SERVER), sender, receiver)
 
     def connectionLost(self, reason: Any = None) -> None:
         """It is over."""
