@@ -2,16 +2,17 @@
 
 An ``Exchange`` lasts from the re-INVITE to its ACK, and stands on its ``target``; it passes on what ``source`` has sent, which
 it stands on too then, or, without a source, is part of a bridge (``bridge.py``). While it lasts the next INVITE by one of the
-two is answered 491, or 500 with Retry-After to who sent the first (RFC 3261 14.2). The 2xx is acknowledged only when it is
-known what the ACK says: to what came to us late, too."""
+two is answered 491, or 500 with Retry-After to who sent the first (RFC 3261 14.2). A 491 to what another has sent is passed to
+who can try again; what is a bridge's we try again ourselves, after the time of RFC 3261 14.1. The 2xx is acknowledged only when
+it is known what the ACK says: also one that came to us late."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sipgw.b2bua.legs import Leg, State
+from sipgw.b2bua.legs import Leg, Role, State
 from sipgw.b2bua.port import ACK_PATIENCE, NOTHING, Content
 
 if TYPE_CHECKING:
@@ -19,38 +20,67 @@ if TYPE_CHECKING:
     from sipgw.sip.message import Request, Response
 
 
+TRIES: Final = 5
+"""How often a re-INVITE of ours is sent that is answered 491."""
+
+
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """A re-INVITE on its way: ``source`` sent it as ``token``, ``target`` got one of ours with the CSeq ``number``."""
+    """A re-INVITE on its way: ``target`` gets ``content`` with CSeq ``number``; ``source``, or nobody, sent it as ``token``."""
 
     target: Leg
+    content: Content
     source: Leg | None = None
     token: Any = None
     number: int = 0
+    tries: int = 0
     answered: Response | None = None
     acknowledged: Content | None = None
     timer: Any = None
 
 
-def pass_on(session: Session, leg: Leg, other: Leg, request: Request, token: Any) -> None:
-    """Pass a re-INVITE of ``leg`` on to ``other``."""
-    port = session.port
-    busy = leg.exchange or other.exchange
-    if leg.state is not State.TALKING or other.state is not State.TALKING or busy is not None:
-        if busy is not None and busy.source is leg and busy.answered is None:
-            port.reply(leg, token, 500, "Server Internal Error", Content(f"Retry-After: {Random().randint(0, 10)}\r\n"))
-        else:
-            port.reply(leg, token, 491, "Request Pending", NOTHING)
-        return
-    exchange = Exchange(other, leg, token)
-    leg.exchange = other.exchange = exchange
-    exchange.number = port.send(
-        other, "INVITE", port.content(request, other), lambda status, response: _heard(session, exchange, status, response)
+def begin(session: Session, target: Leg, content: Content, source: Leg | None = None, token: Any = None) -> Exchange:
+    """Send a re-INVITE to ``target``, on which none is under way."""
+    exchange = Exchange(target, content, source, token)
+    target.exchange = exchange
+    if source is not None:
+        source.exchange = exchange
+    _send(session, exchange)
+    return exchange
+
+
+def _send(session: Session, exchange: Exchange) -> None:
+    exchange.tries += 1
+    exchange.number = session.port.send(
+        exchange.target, "INVITE", exchange.content, lambda status, response: _heard(session, exchange, status, response)
     )
 
 
+def is_busy(leg: Leg, other: Leg) -> bool:
+    """Whether an offer cannot be passed from ``leg`` to ``other`` now."""
+    return leg.state is not State.TALKING or other.state is not State.TALKING or bool(leg.exchange or other.exchange)
+
+
+def pass_on(session: Session, leg: Leg, other: Leg, request: Request, token: Any) -> None:
+    """Pass a re-INVITE of ``leg`` on to ``other``."""
+    if is_busy(leg, other):
+        refuse(session, leg, token)
+    else:
+        begin(session, other, session.convey(request, leg, other, offer=True), leg, token)
+
+
+def refuse(session: Session, leg: Leg, token: Any) -> None:
+    """Answer a re-INVITE that crosses another one (RFC 3261 14.2)."""
+    busy = leg.exchange
+    if busy is not None and busy.source is leg and busy.answered is None:
+        seconds = Content(f"Retry-After: {Random().randint(0, 10)}\r\n")
+        session.port.reply(leg, token, 500, "Server Internal Error", seconds)
+    else:
+        session.port.reply(leg, token, 491, "Request Pending", NOTHING)
+
+
 def _heard(session: Session, exchange: Exchange, status: int, response: Response | None) -> None:
-    """Take a response to a re-INVITE that was passed on, a 2xx each time that it comes."""
+    """Take a response to a re-INVITE of ours, a 2xx each time that it comes."""
     target = exchange.target
     if response is not None and 200 <= status < 300 and target.dialog is not None:
         if exchange.answered is not None or target.exchange is not exchange:
@@ -60,7 +90,37 @@ def _heard(session: Session, exchange: Exchange, status: int, response: Response
         target.dialog.refresh(response)
     elif exchange.answered is not None or target.exchange is not exchange:
         return
-    session.decide(target, "INVITE", status, response, lambda: _pass_heard(session, exchange, status, response))
+    if exchange.source is None:
+        _own_heard(session, exchange, status, response)
+    else:
+        session.decide(target, "INVITE", status, response, lambda: _pass_heard(session, exchange, status, response))
+
+
+def _own_heard(session: Session, exchange: Exchange, status: int, response: Response | None) -> None:
+    """Take a response to the re-INVITE of a bridge: a 491 is tried again, all else is the bridge's."""
+    target = exchange.target
+    if 0 < status < 200:
+        return
+    if status == 491 and exchange.tries < TRIES:
+        exchange.timer = session.port.after(glare_delay(target), lambda: _again(session, exchange))
+        return
+    if response is not None and 200 <= status < 300:
+        exchange.answered = response
+    else:
+        finish(exchange)
+    session.asked(target, status, response)
+
+
+def _again(session: Session, exchange: Exchange) -> None:
+    exchange.timer = None
+    if exchange.target.exchange is exchange:
+        _send(session, exchange)
+
+
+def glare_delay(leg: Leg) -> float:
+    """Seconds until a re-INVITE that was answered 491 is tried again: longer for who chose the Call-ID (RFC 3261 14.1)."""
+    low, high = (210, 400) if leg.role is Role.CLIENT else (0, 200)
+    return Random().randint(low, high) / 100
 
 
 def _pass_heard(session: Session, exchange: Exchange, status: int, response: Response | None) -> None:
@@ -69,16 +129,16 @@ def _pass_heard(session: Session, exchange: Exchange, status: int, response: Res
         return
     if status < 200 and response is not None:
         if status > 100:
-            session.port.reply(source, exchange.token, status, response.reason, session.port.content(response, source))
+            session.port.reply(source, exchange.token, status, response.reason, session.convey(response, exchange.target, source))
         return
     token, exchange.token = exchange.token, None
     if 200 <= status < 300 and response is not None:
         exchange.answered = response
         exchange.timer = session.port.after(ACK_PATIENCE, lambda: session.lost(source))
-        session.port.reply(source, token, status, response.reason, session.port.content(response, source))
+        session.port.reply(source, token, status, response.reason, session.convey(response, exchange.target, source))
         return
     finish(exchange)
-    session.pass_failure(source, token, status, response)
+    session.pass_failure(source, token, exchange.target, status, response)
     session.dead(exchange.target, status)
 
 
@@ -125,13 +185,3 @@ def cancelled(session: Session, leg: Leg) -> None:
     exchange = leg.exchange
     if exchange is not None and exchange.source is leg and exchange.answered is None:
         session.port.cancel(exchange.target, exchange.number)
-
-
-def acknowledged(session: Session, leg: Leg, content: Content) -> bool:
-    """Take the ACK of ``leg`` to the 2xx that answered its re-INVITE; false if there was none."""
-    exchange = leg.exchange
-    if exchange is None or exchange.source is not leg or exchange.answered is None:
-        return False
-    acknowledge(session, exchange, content)
-    finish(exchange)
-    return True

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from sipgw.b2bua.description import Told
+from sipgw.b2bua.port import NOTHING, Content
 from sipgw.sip.dialog import Dialog
 from sipgw.sip.reliable import Heard
 
@@ -146,7 +148,8 @@ class Leg:
 
     __slots__ = (
         "acknowledged", "acks", "avps", "contact", "dialog", "early", "exchange", "forks", "heard", "heard_number", "id",
-        "invite", "key", "next_hop", "renumbered", "role", "socket", "state", "timer", "token", "unpracked", "upstream",
+        "invite", "key", "next_hop", "renumbered", "role", "said", "socket", "state", "timer", "token", "told", "unpracked",
+        "upstream",
     )
 
     def __init__(
@@ -165,6 +168,10 @@ class Leg:
         self.timer: Any = None
         """Server: runs out if the ACK to its 2xx does not come."""
         self.exchange: Exchange | None = None
+        self.said: Content = NOTHING
+        """The last session description that came from it."""
+        self.told = Told()
+        """What it has been told."""
         self.acknowledged = False
         """Client: our ACK to the 2xx of the first INVITE has been sent."""
         self.acks: dict[tuple[str, int], Any] = {}

@@ -72,6 +72,9 @@ class Port(Protocol):
     def forget(self, leg: Leg) -> None:
         """A leg that had left its session is over."""
 
+    def move(self, leg: Leg, session: Session) -> None:
+        """A leg belongs to another session now."""
+
 
 class Logic(Protocol):
     """What decides about a session: a script, or nobody."""

@@ -16,21 +16,24 @@ the ACK."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sipgw.b2bua import bridge, exchange
+from sipgw.b2bua.description import is_sdp
 from sipgw.b2bua.legs import Do, Event, Leg, Role, State
 from sipgw.b2bua.port import ACK_PATIENCE, NOTHING, Content, Logic, Port
 from sipgw.sip.dialog import Dialog
 from sipgw.sip.errors import SipError
-from sipgw.sip.message import Request, Response
+from sipgw.sip.message import Message, Request, Response
 
 if TYPE_CHECKING:
     from sipgw.b2bua.bridge import Bridge
 
 ENDING: Final = frozenset({State.LEAVING, State.PARTING, State.CANCELLING, State.OVER})
 """A leg that will never talk again."""
+DESCRIBING: Final = frozenset({"INVITE", "UPDATE", "PRACK", "ACK"})
+"""Requests that carry offers and answers, as their responses do (RFC 6337 2.2)."""
 
 
 @dataclass(eq=False)
@@ -51,6 +54,10 @@ class Session:
     """Whether the caller has been told that somebody has answered."""
     status: tuple[int, str] = (480, "Temporarily Unavailable")
     """Why a caller is refused, if nobody knows better."""
+    lent_to: Session | None = None
+    """Who has its legs, for a while or for good."""
+    loose: Leg | None = None
+    """One that ends while it is not known yet what becomes of the other: ``settle`` says so."""
 
     @property
     def caller(self) -> Leg:
@@ -123,8 +130,12 @@ class Session:
     def _ends(self, leg: Leg) -> None:
         """``leg`` begins to end: so does who it talks with."""
         exchange.give_up(self, leg)
-        if leg in self.pair:
-            self.leave(self.other(leg))
+        if self.bridge is not None:
+            bridge.ended(self, self.bridge, leg)
+        elif leg in self.pair and leg is not self.loose:
+            for other in self.legs:
+                if other is not leg:
+                    self.leave(other)
 
     def leave(self, leg: Leg) -> None:
         """End a leg, however far it is."""
@@ -148,6 +159,12 @@ class Session:
     def end(self, status: int = 480, reason: str = "Temporarily Unavailable") -> None:
         """End all legs; one that is not answered yet with ``status``."""
         self.status = status, reason
+        if self.lent_to is not None:
+            for leg in list(self.pair):
+                self.lent_to.leave(leg)
+            return
+        if self.bridge is not None:
+            bridge.abandon(self, self.bridge)
         for leg in reversed(self.legs):
             self.leave(leg)
 
@@ -155,7 +172,7 @@ class Session:
         self, leg: Leg, method: str, status: int, response: Response | None, usual: Callable[[], None]
     ) -> None:
         """Let the logic decide about a response that came by ``leg``, where there is one."""
-        if self.logic is None:
+        if self.logic is None or leg not in self.pair:
             usual()
         else:
             self.logic.reply(self, leg, method, status, response, usual)
@@ -187,15 +204,19 @@ class Session:
             return
         elif leg.step(Event.FAILURE) is None:
             return
-        self.decide(leg, "INVITE", status, response, lambda: self._pass_heard(leg, status, response))
+        self.decide(leg, "INVITE", status, response, lambda: self.pass_heard(leg, status, response))
+        if leg.is_over and leg in self.aside:
+            self.aside.remove(leg)
+            self.port.forget(leg)
+            self.check()
 
-    def _pass_heard(self, leg: Leg, status: int, response: Response | None) -> None:
-        """Give the caller what the callee has answered."""
-        if self.bridge is not None and leg is self.bridge.new:
-            bridge.heard(self, self.bridge, status, response)
+    def pass_heard(self, leg: Leg, status: int, response: Response | None) -> None:
+        """Give the caller what the callee has answered; or the bridge, if there is one."""
+        if self.bridge is not None:
+            bridge.heard(self, self.bridge, leg, status, response)
             return
         caller = self.other(leg)
-        content = NOTHING if response is None else self.port.content(response, caller)
+        content = NOTHING if response is None else self.convey(response, leg, caller)
         reply = status, phrase(status) if response is None else response.reason, content
         if status < 200:
             self.step(caller, Event.PROVISIONAL, reply=reply)
@@ -226,18 +247,61 @@ class Session:
             else:
                 self.port.acknowledge(leg, fork, leg.invite.cseq.number, NOTHING)
 
-    # -- a leg that has ended by itself
+    def asked(self, leg: Leg, status: int, response: Response | None) -> None:
+        """Take the last response to a re-INVITE that nobody but us has sent."""
+        if self.bridge is not None:
+            bridge.asked(self, self.bridge, leg, status, response)
+
+    # -- what is said, and what is heard of it
+
+    def take(self, message: Message, leg: Leg) -> None:
+        """Remember the session description that ``leg`` has sent."""
+        self._taken(message, leg, self.port.content(message, leg))
+
+    def fit(self, leg: Leg, content: Content, offer: bool = False) -> Content:
+        """``content`` as ``leg`` is to see it."""
+        if not is_sdp(content):
+            return content
+        return replace(content, body=leg.told.fit(content.body, offer))
+
+    def convey(self, message: Message, source: Leg, target: Leg, offer: bool = False) -> Content:
+        """What of a message of ``source`` goes to ``target``."""
+        content = self._taken(message, source, self.port.content(message, target))
+        return self.fit(target, content, offer) if message.method in DESCRIBING else content
+
+    @staticmethod
+    def _taken(message: Message, source: Leg, content: Content) -> Content:
+        if not is_sdp(content) or message.method not in DESCRIBING:
+            return content
+        body = source.told.cut(content.body) if isinstance(message, Response) else content.body
+        source.said = Content("", body, content.content_type)
+        return replace(content, body=body)
+
+    # -- a leg that ends alone
 
     def drop(self, leg: Leg) -> None:
         """Forget what there is to be said to ``leg``: it has ended by itself. Bridge the other one now, or ``settle``."""
-        exchange.give_up(self, leg)
+        if leg.state is not State.TALKING:
+            self.part(leg)
+            return
+        self.loose = leg
         leg.state = State.OVER
         leg.token = None
+        self._ends(leg)
+        if leg in self.aside:
+            self.aside.remove(leg)
+            self.port.forget(leg)
+
+    def part(self, leg: Leg) -> None:
+        """End ``leg``, and not yet the other one: bridge that now, or ``settle``."""
+        self.loose = leg
+        self.leave(leg)
 
     def settle(self) -> None:
-        """End the leg whose other one was dropped, if it was joined with nobody."""
-        if any(leg.is_over for leg in self.pair):
-            for leg in list(self.pair):
+        """End the leg whose other one has ended alone, if it was joined with nobody."""
+        self.loose = None
+        if self.bridge is None and self.lent_to is None and any(leg.state in ENDING for leg in self.pair):
+            for leg in self.legs:
                 self.leave(leg)
             self.check()
 
@@ -251,15 +315,19 @@ class Session:
     def acknowledged(self, leg: Leg, ack: Request) -> None:
         """Take the ACK to a 2xx of ours."""
         other = self.other(leg)
-        content = self.port.content(ack, other)
-        if exchange.acknowledged(self, leg, content):
-            return
-        if self.step(leg, Event.ACK):
+        its = leg.exchange
+        if its is not None and its.source is leg:
+            if its.answered is not None:
+                exchange.acknowledge(self, its, self.convey(ack, leg, its.target))
+                exchange.finish(its)
+        elif self.step(leg, Event.ACK):
             if leg.timer is not None:
                 leg.timer.cancel()
                 leg.timer = None
-            if leg in self.pair:
-                self.step(other, Event.ACK, reply=(0, "", content))
+            if self.bridge is not None:
+                bridge.admitted(self, self.bridge, leg, ack)
+            elif leg in self.pair:
+                self.step(other, Event.ACK, reply=(0, "", self.convey(ack, leg, other)))
 
     def request(self, leg: Leg, request: Request, token: Any) -> None:
         """Take any other request within ``leg``."""
@@ -271,7 +339,8 @@ class Session:
         except SipError as error:
             self.port.reply(leg, token, error.status, error.reason, NOTHING)
             return
-        if leg.state in ENDING or self.logic is None:
+        alone = leg.state in ENDING or leg not in self.pair or (self.bridge is not None and request.method == "BYE")
+        if alone or self.logic is None:
             self.pass_request(leg, request, token)
         else:
             self.logic.request(self, leg, request, token)
@@ -283,13 +352,18 @@ class Session:
                 self.port.reply(leg, token, 481, "", NOTHING)
             return
         other = self.other(leg)
-        if leg not in self.pair or other.dialog is None or other.state in ENDING:
+        offers = request.method in ("INVITE", "UPDATE")
+        if leg.state in ENDING:
             self.port.reply(leg, token, 481, "", NOTHING)
+        elif offers and (self.bridge is not None or (leg.exchange or other.exchange) is not None):
+            exchange.refuse(self, leg, token)
+        elif leg not in self.pair or other.dialog is None or other.state in ENDING:
+            self.port.reply(leg, token, 480, "", NOTHING)
         elif request.method == "INVITE":
             exchange.pass_on(self, leg, other, request, token)
         else:
             self.port.send(
-                other, request.method, self.port.content(request, other),
+                other, request.method, self.convey(request, leg, other, offers),
                 lambda status, response: self._answered(leg, other, token, request.method, status, response),
             )
 
@@ -298,10 +372,10 @@ class Session:
 
         def usual() -> None:
             if status >= 300 or response is None:
-                self.pass_failure(leg, token, status, response)
+                self.pass_failure(leg, token, other, status, response)
                 self.dead(other, status)
             elif status > 100:
-                self.port.reply(leg, token, status, response.reason, self.port.content(response, leg))
+                self.port.reply(leg, token, status, response.reason, self.convey(response, other, leg))
 
         if response is not None and other.dialog is not None and 200 <= status < 300:
             other.dialog.refresh(response)
@@ -310,9 +384,9 @@ class Session:
         else:
             self.decide(other, method, status, response, usual)
 
-    def pass_failure(self, leg: Leg, token: Any, status: int, response: Response | None) -> None:
-        """Answer a request of ``leg`` with the failure of what it became."""
-        content = NOTHING if response is None else self.port.content(response, leg)
+    def pass_failure(self, leg: Leg, token: Any, other: Leg, status: int, response: Response | None) -> None:
+        """Answer a request of ``leg`` with the failure of what it became at ``other``."""
+        content = NOTHING if response is None else self.convey(response, other, leg)
         status = status or 403
         self.port.reply(leg, token, status, phrase(status) if response is None else response.reason, content)
 
@@ -326,4 +400,7 @@ def begin(key: str, caller: Leg, callee: Leg, port: Port, **options: Any) -> Ses
     """A session of two legs that have just begun; ``SipError`` if the caller's INVITE makes no dialog."""
     assert caller.role is Role.SERVER
     caller.dialog = Dialog.as_uas(caller.invite, caller.key)
-    return Session(key, [caller, callee], port, **options)
+    session = Session(key, [caller, callee], port, **options)
+    session.take(caller.invite, caller)
+    callee.told.fit(caller.said.body, True)
+    return session

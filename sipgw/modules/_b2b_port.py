@@ -75,6 +75,16 @@ class Entities:
             for call in self.on_changed:
                 call(found[0])
 
+    def _session(self, session: Held, leg: Leg) -> Held:
+        """Where ``leg`` is now; ``session`` if it is forgotten."""
+        found = self.legs.get(leg.key)
+        return session if found is None else found[0]
+
+    def move(self, leg: Leg, session: Session) -> None:
+        """Let what comes for ``leg`` find another session."""
+        if leg.key in self.legs:
+            self.legs[leg.key] = session, leg
+
     # -- what comes
 
     def taken(self, run: Run) -> bool:
@@ -143,7 +153,8 @@ class Entities:
         found = getattr(context, "kept", {}).get(KEPT)
         if context is None or found is None:
             return False
-        session, leg = found
+        leg = found[1]
+        session = self._session(*found)
         self.user.reply(run, 200, "OK", to_tag=leg.key if leg.role is Role.SERVER else "")
         if context.status < 200:
             self.shown.request(request, run.flow, found, lambda seen: self._give_up(session, leg, seen))
@@ -276,10 +287,10 @@ class Entities:
                     leg.early.clear()
                     self.call(session, leg, NOTHING, challenges + 1)
                     return
-            session.heard(leg, status, response)
+            self._session(session, leg).heard(leg, status, response)
 
         def success(response: Response) -> None:
-            session.success(leg, response)
+            self._session(session, leg).success(leg, response)
 
         self.user.launch(self._send(leg, invite, answered, leg.next_hop or None, success, None))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from sipgw.b2bua import bridge as bridges
+from sipgw.b2bua.bridge import Bridge
 from sipgw.b2bua.legs import Leg, Role
 from sipgw.b2bua.passing import OWN, Passing
 from sipgw.b2bua.port import NOTHING, Content, Logic
@@ -435,7 +436,7 @@ class B2bLogic(Restoring):
         new = Leg(invite.call_id, Role.CLIENT, invite, id=draft.id, socket=kept.socket, contact=contact, next_hop=draft.proxy)
         new.avps = kept.avps
         self.entities.add(session, new)
-        bridges.begin(session, kept, new)
+        bridges.begin(session, Bridge(kept, new))
         return True
 
     @mi("bridge", alias="b2b_bridge", recipes=(("dialog_id", "new_uri"), ("dialog_id", "new_uri", "flag")))

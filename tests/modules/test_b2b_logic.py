@@ -23,7 +23,7 @@ route {
 }
 %s
 """
-SDP = "v=0\r\no=%s 1 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\n"
+SDP = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=%s\r\nt=0 0\r\n"
 
 
 def body(text: str) -> str:
