@@ -1,1 +1,1 @@
-b2b_bridge, b2b_delete_entity and the command b2b_logic:bridge join one side of an answered call with somebody else (transfers by REFER, callers that go on when the callee hangs up).
+Bridges of back-to-back calls go by a table of stages (docs/states/bridge.md): the one who is left is hung up on only when the new one has answered, re-INVITEs of ours that are answered 491 are tried again, and each side sees one origin in all descriptions that it gets.

@@ -34,9 +34,9 @@ _SUBSCRIBED: Final = 180
 @dataclass(slots=True, eq=False)
 class Bridge:
     """``kept`` is to talk with ``new``. What is wanted: ``media``, a client leg, plays meanwhile; ``hold``; ``early_offer``: new
-    is called with the last description of kept; ``rollback``: if that fails, old talks with kept again; ``wait``: old is hung
-    up on only when it has not failed, so many seconds later (``delay``); ``update``: an UPDATE to who has not answered yet.
-    ``watcher``: gets NOTIFYs for the REFER with the CSeq ``refer``. ``lender``: the session that ``new`` and ``lent`` are from."""
+    is called with the last description of kept; ``rollback``: if that fails, old talks with kept again; ``wait``: old is
+    hung up on only when it has not failed, so many seconds later (``delay``); ``update``: an UPDATE to who has not answered.
+    ``watcher``: gets NOTIFYs for the REFER with CSeq ``refer``. ``lender``: the session that ``new`` and ``lent`` are from."""
 
     kept: Leg
     new: Leg
@@ -410,8 +410,8 @@ def _succeed(session: Session, bridge: Bridge, leg: Leg, message: Message | None
     _report(session, bridge, 200, "OK")
     lender = bridge.lender
     if lender is not None:
-        lender.pair, lender.over = [], True
-        session.port.ended(lender)
+        lender.pair = []
+        lender.check()
     for left in (bridge.old, *bridge.lent):
         if left is not None:
             _dismiss(session, bridge, left)
@@ -444,7 +444,7 @@ def _hang_up(session: Session, bridge: Bridge, leg: Leg, message: Message | None
         _give_back(session, bridge)
     session.status = bridge.failure
     for left in reversed(session.legs):
-        if left is bridge.old:
+        if left is bridge.old and left in session.aside:
             _dismiss(session, bridge, left)
         else:
             session.leave(left)
@@ -526,6 +526,6 @@ def can_lend(lender: Session, leg: Leg) -> bool:
     """Whether ``leg`` may be joined with somebody of another session: it talks, or is called; and nothing is under way."""
     if lender.over or lender.bridge is not None or lender.lent_to is not None:
         return False
-    if leg not in lender.pair or leg.exchange is not None:
+    if leg not in lender.pair or leg.exchange is not None or lender.other(leg).state in (State.ANSWERED, State.OVER):
         return False
-    return leg.state in (State.TALKING, State.CALLING, State.RINGING) and lender.other(leg).state not in (State.ANSWERED, State.OVER)
+    return leg.state in (State.TALKING, State.CALLING, State.RINGING)

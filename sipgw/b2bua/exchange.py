@@ -99,7 +99,8 @@ def _heard(session: Session, exchange: Exchange, status: int, response: Response
 def _own_heard(session: Session, exchange: Exchange, status: int, response: Response | None) -> None:
     """Take a response to the re-INVITE of a bridge: a 491 is tried again, all else is the bridge's."""
     target = exchange.target
-    if 0 < status < 200:
+    status = status or 403
+    if status < 200:
         return
     if status == 491 and exchange.tries < TRIES:
         exchange.timer = session.port.after(glare_delay(target), lambda: _again(session, exchange))

@@ -75,6 +75,9 @@ class Port(Protocol):
     def move(self, leg: Leg, session: Session) -> None:
         """A leg belongs to another session now."""
 
+    def where(self, leg: Leg, session: Any) -> Any:
+        """The session that ``leg`` belongs to now, ``session`` if that is not known."""
+
 
 class Logic(Protocol):
     """What decides about a session: a script, or nobody."""

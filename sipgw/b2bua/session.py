@@ -125,7 +125,7 @@ class Session:
 
     def _left(self, leg: Leg, status: int) -> None:
         if status >= 200 or status == 0:
-            self.step(leg, Event.LEFT)
+            self.port.where(leg, self).step(leg, Event.LEFT)
 
     def _ends(self, leg: Leg) -> None:
         """``leg`` begins to end: so does who it talks with."""

@@ -75,8 +75,8 @@ class Entities:
             for call in self.on_changed:
                 call(found[0])
 
-    def _session(self, session: Held, leg: Leg) -> Held:
-        """Where ``leg`` is now; ``session`` if it is forgotten."""
+    def where(self, leg: Leg, session: Any) -> Any:
+        """The session that ``leg`` is in now; ``session`` if it is forgotten."""
         found = self.legs.get(leg.key)
         return session if found is None else found[0]
 
@@ -154,7 +154,7 @@ class Entities:
         if context is None or found is None:
             return False
         leg = found[1]
-        session = self._session(*found)
+        session = self.where(leg, found[0])
         self.user.reply(run, 200, "OK", to_tag=leg.key if leg.role is Role.SERVER else "")
         if context.status < 200:
             self.shown.request(request, run.flow, found, lambda seen: self._give_up(session, leg, seen))
@@ -287,10 +287,10 @@ class Entities:
                     leg.early.clear()
                     self.call(session, leg, NOTHING, challenges + 1)
                     return
-            self._session(session, leg).heard(leg, status, response)
+            self.where(leg, session).heard(leg, status, response)
 
         def success(response: Response) -> None:
-            self._session(session, leg).success(leg, response)
+            self.where(leg, session).success(leg, response)
 
         self.user.launch(self._send(leg, invite, answered, leg.next_hop or None, success, None))
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from sipgw.b2bua import bridge as bridges
 from sipgw.b2bua.bridge import Bridge
-from sipgw.b2bua.legs import Leg, Role
+from sipgw.b2bua.legs import Leg, Role, State
 from sipgw.b2bua.passing import OWN, Passing
 from sipgw.b2bua.port import NOTHING, Content, Logic
 from sipgw.b2bua.session import Session, begin
@@ -421,7 +421,7 @@ class B2bLogic(Restoring):
         run.user.log_rarely("b2b_bridge", -1, f"b2b_bridge: {entity1!r} and {entity2!r} are not an entity and a new client")
         return False
 
-    def _bridge(self, session: Session, kept: Leg, draft: Draft) -> bool:
+    def _bridge(self, session: Session, kept: Leg, draft: Draft, wait: bool = True) -> bool:
         """Join ``kept`` with a new leg."""
         dialog = kept.dialog
         if dialog is None or not bridges.can_begin(session, kept):
@@ -436,7 +436,7 @@ class B2bLogic(Restoring):
         new = Leg(invite.call_id, Role.CLIENT, invite, id=draft.id, socket=kept.socket, contact=contact, next_hop=draft.proxy)
         new.avps = kept.avps
         self.entities.add(session, new)
-        bridges.begin(session, Bridge(kept, new))
+        bridges.begin(session, Bridge(kept, new, wait=wait))
         return True
 
     @mi("bridge", alias="b2b_bridge", recipes=(("dialog_id", "new_uri"), ("dialog_id", "new_uri", "flag")))
@@ -448,7 +448,8 @@ class B2bLogic(Restoring):
             raise MIError(404, "No such session")
         if not is_uri(new_uri) or flag not in (0, 1):
             raise MIError(400, "new_uri must be a URI, and flag 0 or 1")
-        if not self._bridge(session, session.pair[flag], Draft("bridged", new_uri)):
+        kept = session.pair[flag]
+        if kept.state is not State.TALKING or not self._bridge(session, kept, Draft("bridged", new_uri), wait=False):
             raise MIError(500, "The call is not answered yet, or an INVITE is under way")
 
     @function()
