@@ -88,6 +88,9 @@ def begin(session: Session, bridge: Bridge) -> None:
     bridge.before = list(session.pair)
     session.bridge = bridge
     session.pair = [kept, new]
+    kept.told.own = old.told.own = True
+    if bridge.lender is not None:
+        new.told.own = True
     if new.role is Role.SERVER:
         session.take(new.invite, new)
     if bridge.lender is not None:

@@ -1,9 +1,10 @@
 """The session descriptions that one side is given, kept straight when who describes changes (RFC 3264 8). Pure.
 
 Each side of a back-to-back call sees one session for as long as its dialog lasts, whoever it is joined with meanwhile. So the
-o= line that it was given first stays: as long as the other side's own fits, that passes as it came; from then on that another
-describes, we count the versions. An offer never has fewer streams than what was said before: those that are missing are refused
-ones, and what answers them is cut off again. ``held`` and ``on_hold`` are what we say ourselves, when nobody else can."""
+o= line that it was given last before a bridge stays, and we count the versions from then on (``own``); before that, what the
+other side says of itself passes as it came. After a bridge no offer has fewer streams than what was said before: those that are
+missing are refused ones, and what answers them is cut off again. ``held`` and ``on_hold`` are what we say ourselves, when nobody
+else can."""
 
 from __future__ import annotations
 
@@ -39,13 +40,8 @@ class Told:
         words = (described.session.value("o") or "").split()
         if len(words) != 6 or not (words[2].isascii() and words[2].isdigit() and len(words[2]) <= 20):
             return body  # nobody could keep that straight
-        origin, version = " ".join([*words[:2], *words[3:]]), int(words[2])
-        if not self.origin:
-            self.origin = origin
-        elif origin != self.origin or version < self.version:
-            self.own = True
-        if not self.own:
-            self.version, self.last = version, body
+        if not self.own or not self.origin:
+            self.origin, self.version, self.last = " ".join([*words[:2], *words[3:]]), int(words[2]), body
             return body
         if offer:
             self._fill(described)

@@ -25,7 +25,7 @@ class ToldTests(SynchronousTestCase):
     """Who describes changes; the other side does not notice."""
 
     def test_as_it_came(self) -> None:
-        """As long as one and the same describes well, nothing is touched."""
+        """As long as one and the same describes, nothing is touched."""
         told = Told()
         more = sdp("a 1 6 IN IP4 h", AUDIO, VIDEO)
         for body in (sdp("a 1 5 IN IP4 h", AUDIO), more, more, b"x"):
@@ -35,6 +35,7 @@ class ToldTests(SynchronousTestCase):
         """Another one describes, and the first again: one origin, and its version grows with each change by one."""
         told = Told()
         told.fit(sdp("a 1 5 IN IP4 h", AUDIO), True)
+        told.own = True
         found = [
             origin(told.fit(body, True))
             for body in (
@@ -44,16 +45,11 @@ class ToldTests(SynchronousTestCase):
         ]
         self.assertEqual(found, [*(f"a 1 {version} IN IP4 h" for version in (6, 6, 7, 8)), "nonsense"])
 
-    def test_older(self) -> None:
-        """A version that goes back is another's, whatever it calls itself."""
-        told = Told()
-        told.fit(sdp("a 1 5 IN IP4 h", AUDIO), True)
-        self.assertEqual(origin(told.fit(sdp("a 1 4 IN IP4 h", VIDEO), True)), "a 1 6 IN IP4 h")
-
     def test_streams(self) -> None:
         """An offer has as many streams as the last description; what answers those that were added is cut off."""
         told = Told()
         told.fit(sdp("a 1 5 IN IP4 h", AUDIO, VIDEO), True)
+        told.own = True
         offer = told.fit(sdp("b 1 1 IN IP4 k", AUDIO), True)
         streams = SessionDescription.parse(offer).streams
         self.assertEqual([(one.media, one.port) for one in streams], [("audio", 4000), ("video", 0)])
