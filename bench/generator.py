@@ -274,7 +274,7 @@ class Load:
 def main() -> None:
     """Run one load, print its figures."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("scenario", choices=("options", "register", "digest", "message", "call", "dialog"))
+    options.add_argument("scenario", choices=("options", "register", "digest", "message", "call", "dialog", "b2b"))
     for name in ("server", "operations", "caller", "callee"):
         options.add_argument(name, type=int)
     options.add_argument("transport", nargs="?", default="udp", choices=("udp", "tcp"))

@@ -41,6 +41,8 @@ WORKS = (
     Work("register", 8000, 2, "tcp"),
     Work("message", 5000, 4, "tcp"),
 )
+BACK_TO_BACK = (Work("b2b", 3000, 13),)
+"""Of servers of their own."""
 
 
 def median(figures: Sequence[float]) -> float:
@@ -55,39 +57,42 @@ def ratios(there: Sequence[Server], figures: Sequence[float]) -> str:
     return "".join(f"  {figures[0] / figure:5.2f}x {server.name}" for server, figure in others)
 
 
-def measure(there: Sequence[Server], rounds: int, scale: float) -> str:
-    """Measure and print; what sipgw needed, in one line."""
+def measure(there: Sequence[Server], works: Sequence[Work], rounds: int, scale: float) -> list[str]:
+    """Measure and print; what sipgw needed."""
     figures: dict[tuple[str, str], list[float]] = {}
     for server in there:
-        for transport in ("udp", "tcp"):
+        for transport in sorted({work.transport for work in works}):
             server.measure("register", 1000, transport)
     for number in range(rounds):
-        for work in WORKS:
+        for work in works:
             for server in there:
                 figure = server.measure(work.scenario, max(200, int(work.operations * scale)), work.transport)
                 figures.setdefault((server.name, work.name), []).append(figure)
                 print(f"round {number + 1}: {server.name:9} {work.name:17} {figure:8.1f} us", flush=True)
     print("\nCPU microseconds per operation, medians" + " " * 12 + "".join(f"{server.name:>12}" for server in there))
     said = []
-    for work in WORKS:
+    for work in works:
         medians: list[float] = [median(figures[server.name, work.name]) for server in there]
         label = f"{work.name} ({work.messages} messages)"
         print(f"{label:50}" + "".join(f"{figure:12.1f}" for figure in medians) + ratios(there, medians))
         said.append(f"{work.name} {medians[0]:.1f} us")
-    return f"sipgw, CPU per operation over loopback: {', '.join(said)}"
+    return said
 
 
 def main(rounds: int = 3, scale: float = 1.0) -> str:
     """Start the servers, measure, end them; the figures in one line, which is printed, too."""
-    with tempfile.TemporaryDirectory() as name:
-        there = servers(Path(name))
-        try:
-            for server in there:
-                server.start(Path(name))
-            line = measure(there, rounds, scale)
-        finally:
-            for server in there:
-                server.stop()
+    said = []
+    for works, b2b in ((WORKS, False), (BACK_TO_BACK, True)):
+        with tempfile.TemporaryDirectory() as name:
+            there = servers(Path(name), b2b)
+            try:
+                for server in there:
+                    server.start(Path(name))
+                said += measure(there, works, rounds, scale)
+            finally:
+                for server in there:
+                    server.stop()
+    line = f"sipgw, CPU per operation over loopback: {', '.join(said)}"
     print(line)
     return line
 

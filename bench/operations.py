@@ -11,26 +11,16 @@ import gc
 import pstats
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from bench.generator import Load
 from bench.memory import resident
+from bench.servers import script
 from sipgw.testing import WiredServer
 
 SCENARIOS = ("options", "register", "digest", "message", "call", "dialog", "b2b")
 OPERATIONS = 2000
 CALLER, CALLEE = 7001, 7002
-B2B_MODULES = 'loadmodule "b2b_entities.so"\nloadmodule "b2b_logic.so"\n\nroute {'
-B2B_CALL = """
-    if (is_present_hf("X-B2B")) {
-        b2b_init_request("top hiding");
-        exit;
-    }
-    route(relay);
-}
-"""
-"""What is put into ``bench.cfg`` for back-to-back calls: another server that runs that file may have no such modules."""
 
 
 class Flow:
@@ -71,11 +61,7 @@ class Bench:
     """A server without a network, with every user registered."""
 
     def __init__(self) -> None:
-        text = (Path(__file__).parent / "bench.cfg").read_text().replace("@PORT@", "5060").replace("@MPATH@", "")
-        text = text.replace("\nroute {", f"\n{B2B_MODULES}", 1)
-        before, _, after = text.rpartition("    route(relay);\n}\n")
-        text = f"{before}{B2B_CALL.lstrip()}{after}"
-        server = WiredServer(text)
+        server = WiredServer(script(5060, b2b=True))
         self.clock = server.clock
         self.user = server.user
         self.sent: list[tuple[int, bytes]] = []

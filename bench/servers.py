@@ -27,6 +27,26 @@ from pathlib import Path
 from bench.generator import USERS
 
 HERE = Path(__file__).parent
+B2B_MODULES = 'loadmodule "uac_auth.so"\nloadmodule "b2b_entities.so"\nloadmodule "b2b_logic.so"\n\nroute {'
+B2B_CALL = """
+    if (is_present_hf("X-B2B")) {
+        b2b_init_request("top hiding");
+        exit;
+    }
+    route(relay);
+}
+"""
+"""What is put into ``bench.cfg`` for back-to-back calls, which servers of their own serve: such modules look at each request."""
+
+
+def script(port: int, mpath: str = "", b2b: bool = False) -> str:
+    """The text of ``bench.cfg``."""
+    text = (HERE / "bench.cfg").read_text().replace("@PORT@", str(port)).replace("@MPATH@", mpath)
+    if b2b:
+        text = text.replace("\nroute {", f"\n{B2B_MODULES}", 1)
+        before, _, after = text.rpartition("    route(relay);\n}\n")
+        text = f"{before}{B2B_CALL.lstrip()}{after}"
+    return text
 
 
 def free_port() -> int:
@@ -150,8 +170,8 @@ class Server:
         return (cpu_seconds(self.process.pid) - before) / int(done["operations"]) * 1e6
 
 
-def servers(folder: Path) -> list[Server]:
-    """The servers that are there, each with its configuration in ``folder``."""
+def servers(folder: Path, b2b: bool = False) -> list[Server]:
+    """The servers that are there, each with its configuration in ``folder``; ``b2b``: those that can make calls back to back."""
     found = []
     twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
     builds = {"sipgw": str(HERE.parent), "compiled": os.environ.get("SIPGW_COMPILED", "")}
@@ -159,11 +179,11 @@ def servers(folder: Path) -> list[Server]:
         if source:
             port = free_port()
             config = folder / f"{name}.cfg"
-            config.write_text((HERE / "bench.cfg").read_text().replace("@PORT@", str(port)).replace("@MPATH@", ""))
+            config.write_text(script(port, b2b=b2b))
             there = ["env", "-C", source, f"PYTHONPATH={source}", *twistd]
             found.append(Server(name, [*there, "-n", "--pidfile=", "sipgw", "-c", str(config)], port))
     kamailio = shutil.which("kamailio")
-    if kamailio:
+    if kamailio and not b2b:
         port = free_port()
         config = folder / "kamailio.cfg"
         config.write_text((HERE / "kamailio.cfg").read_text().replace("@PORT@", str(port)))
@@ -176,7 +196,7 @@ def servers(folder: Path) -> list[Server]:
         port = free_port()
         config = folder / "opensips.cfg"
         modules = os.environ.get("OPENSIPS_MODULES", "")
-        config.write_text((HERE / "bench.cfg").read_text().replace("@PORT@", str(port)).replace("@MPATH@", modules))
+        config.write_text(script(port, modules, b2b))
         extra = os.environ.get("OPENSIPS_OPTIONS", "").split()
         found.append(Server("opensips", [opensips, "-F", "-f", str(config), "-m", "256", "-M", "32", *extra], port))
     return found
