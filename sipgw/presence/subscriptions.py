@@ -1,10 +1,14 @@
 """Subscriptions that phones have with us (RFC 6665 4.2): taken, refreshed, told of changes, ended.
 
 ``Subscriptions`` is the notifier of one event package. What is told is asked of a ``Source``: a document and a state for the key
-under which a subscription was taken. One NOTIFY of a subscription is under way at a time; changes meanwhile go with the next."""
+under which a subscription was taken. One NOTIFY of a subscription is under way at a time; changes meanwhile go with the next.
+
+What ``Source.noted`` is given is enough to go on with after a restart (``resume``), even one by ``kill -9``: CSeq numbers are
+reserved before they are used."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -18,6 +22,8 @@ __all__ = ["Source", "Subscription", "Subscriptions"]
 SHORTEST: Final = 60
 LONGEST: Final = 3600
 """Seconds of a subscription."""
+AHEAD: Final = 100
+"""CSeq numbers that are reserved at once."""
 MOST: Final = 50_000
 ALLOWED: Final = "presence"
 
@@ -34,6 +40,9 @@ class Source(Protocol):
     def unwanted(self, key: Any) -> None:
         """Nobody subscribes to ``key`` any more."""
 
+    def noted(self, id: str, key: Any, text: str | None) -> None:
+        """What to keep of a subscription for ``resume``; None: nothing any more."""
+
 
 Send = Callable[[Request, Callable[[int, "Response | None"], None], str, Any], Awaitable[Any]]
 """Sends a request: the request, who hears the answer, the next hop, the socket; ``SipError`` if it cannot go."""
@@ -42,7 +51,7 @@ Send = Callable[[Request, Callable[[int, "Response | None"], None], str, Any], A
 class Subscription:
     """One. ``ends``: monotonic seconds."""
 
-    __slots__ = ("busy", "contact", "cseq", "dialog", "dirty", "ends", "event", "key", "over", "socket", "timer")
+    __slots__ = ("busy", "contact", "cseq", "dialog", "dirty", "ends", "event", "key", "over", "reserved", "socket", "timer")
 
     def __init__(self, key: Any, dialog: Dialog, contact: str, socket: Any, event: str, cseq: int) -> None:
         self.key = key
@@ -57,6 +66,13 @@ class Subscription:
         self.busy = False
         self.dirty = False
         self.over = ""
+        self.reserved = 0
+        """Up to which CSeq the numbers are noted as used."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return " ".join(self.dialog.id)
 
 
 class Subscriptions:
@@ -115,17 +131,51 @@ class Subscriptions:
                 raise SipError("Server Internal Error", 500)
             if found is None:
                 found = self._begin(run, request, find(request), event)
-        self._answer(run, request, found, expires)
-        if found.timer is not None:
-            found.timer.cancel()
-            found.timer = None
+        self._answer(run, found, expires)
         if expires:
-            found.ends = self.user.clock() + expires
-            found.timer = self.user.after(expires, lambda _now: self._end(found, "terminated;reason=timeout"))
+            self._lasts(found, expires)
+            self._note(found)
             self.source.wanted(found.key)
             self._notify(found)
         else:
             self._end(found, "terminated;reason=timeout")
+
+    def resume(self, key: Any, text: str) -> bool:
+        """Go on with what was noted before a restart; nothing is told until ``changed``. False if it is over or broken."""
+        try:
+            kept: Any = json.loads(text)
+            dialog, left = Dialog.decode(kept["dialog"]), kept["ends"] - self.user.wall_clock()
+            made = Subscription(key, dialog, kept["contact"], self.user.find_socket(kept["socket"]), kept["event"], kept["cseq"])
+            made.reserved = dialog.local_cseq = int(kept["reserved"])
+        except (ValueError, KeyError, TypeError):
+            return False
+        if left <= 0 or dialog.id in self._dialogs:
+            return False
+        self._keep(made)
+        self._lasts(made, left)
+        return True
+
+    def _lasts(self, found: Subscription, seconds: float) -> None:
+        if found.timer is not None:
+            found.timer.cancel()
+        found.ends = self.user.clock() + seconds
+        found.timer = self.user.after(seconds, lambda _now: self._end(found, "terminated;reason=timeout"))
+
+    def _keep(self, made: Subscription) -> None:
+        dialog = made.dialog
+        self._dialogs[dialog.id] = made
+        self._first[dialog.id.call_id, dialog.id.remote_tag] = made
+        self._keys.setdefault(made.key, set()).add(made)
+        self.count += 1
+
+    def _note(self, found: Subscription) -> None:
+        user, socket = self.user, found.socket
+        found.reserved = (found.dialog.local_cseq or 0) + AHEAD
+        self.source.noted(found.id, found.key, json.dumps({
+            "dialog": found.dialog.encode(), "contact": found.contact, "event": found.event, "cseq": found.cseq,
+            "socket": "" if socket is None else f"{socket.transport}:{socket.host}:{socket.port}", "reserved": found.reserved,
+            "ends": round(user.wall_clock() + found.ends - user.clock()),
+        }))
 
     def _begin(self, run: Run, request: Request, key: Any, event: str) -> Subscription:
         if len(self._dialogs) >= MOST:
@@ -141,17 +191,12 @@ class Subscriptions:
         transport = "" if run.flow.transport == "udp" else f";transport={run.flow.transport}"
         contact = f"<sip:{user}{'@' if user else ''}{host}:{port}{transport}>"
         made = Subscription(key, dialog, contact, socket, event, request.cseq.number)
-        self._dialogs[dialog.id] = made
-        self._first[request.call_id, request.from_tag or ""] = made
-        self._keys.setdefault(key, set()).add(made)
-        self.count += 1
+        self._keep(made)
         return made
 
-    def _answer(self, run: Run, request: Request, found: Subscription, expires: int) -> None:
-        routes = "".join(f"Record-Route: {each}\r\n" for each in request.headers("record-route"))
+    def _answer(self, run: Run, found: Subscription, expires: int) -> None:
         self.user.reply(
-            run, 200, "OK", to_tag=found.dialog.id.local_tag,
-            headers=f"{routes}Contact: {found.contact}\r\nExpires: {expires}\r\n",
+            run, 200, "OK", to_tag=found.dialog.id.local_tag, headers=f"Contact: {found.contact}\r\nExpires: {expires}\r\n"
         )
 
     # ---- what they are told ----
@@ -159,6 +204,11 @@ class Subscriptions:
     def changed(self, key: Any) -> None:
         """What is told of ``key`` has changed."""
         for each in list(self._keys.get(key, ())):
+            self._notify(each)
+
+    def all_changed(self) -> None:
+        """What is told of everything has changed."""
+        for each in list(self._dialogs.values()):
             self._notify(each)
 
     def end_all(self, reason: str) -> None:
@@ -181,6 +231,7 @@ class Subscriptions:
             found.timer.cancel()
         self._first.pop((found.dialog.id.call_id, found.dialog.id.remote_tag), None)
         self.count -= 1
+        self.source.noted(found.id, found.key, None)
         rest = self._keys[found.key]
         rest.discard(found)
         if not rest:
@@ -215,6 +266,8 @@ class Subscriptions:
         try:
             request = parse(found.dialog.request("NOTIFY", "", headers=headers, body=body, content_type=kind))
             assert isinstance(request, Request)
+            if request.cseq.number >= found.reserved - AHEAD // 2 and not found.over:
+                self._note(found)
             await self.send(request, answered, found.dialog.next_hop, found.socket)
         except (SipError, MalformedMessage) as error:
             self.user.log_rarely(("notify", error.reason), 1, f"no NOTIFY can be sent: {error.reason}")

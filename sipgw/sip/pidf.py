@@ -57,7 +57,10 @@ class Pidf(NamedTuple):
             if local_name(child) in ("person", "note"):
                 show = show or _activity(child)
                 note = note or (child.text if local_name(child) == "note" else _note(child)) or ""
-        tuples = [_tuple(child, show, note.strip()) for child in root if local_name(child) == "tuple"]
+        found = [child for child in root if local_name(child) == "tuple"]
+        if any(each.tag == f"{{{_JABBER}}}show" for child in found for each in child.iter()):
+            show = ""  # who says it of each device says nothing of the others by that
+        tuples = [_tuple(child, show, note.strip()) for child in found]
         return cls(root.get("entity", ""), tuples[:MOST])
 
     def write(self) -> bytes:

@@ -26,7 +26,7 @@ from sipgw.xmpp.room_table import RoomTable
 from sipgw.xmpp.rooms import Member, Rooms
 from sipgw.xmpp.roster import Roster
 from sipgw.xmpp.server import ServerLink
-from sipgw.xmpp.stanza import COMPONENT, Element, SubElement, child, error_of, error_to, local_name, stanza
+from sipgw.xmpp.stanza import COMPONENT, Element, SubElement, child, error_of, error_to, local_name, stanza, text_of
 
 __all__ = ["Gateway", "GatewaySettings", "Origin", "Sip"]
 
@@ -105,6 +105,8 @@ class Gateway:
         """Where messages wait while the server is away; None: they are answered 480."""
         self.roster: Roster | None = None
         """Who watches whom; None: presence goes neither way."""
+        self.decided: Callable[[str, Jid, Jid], bool] | None = None
+        """Takes a text from a SIP user to a Jabber user that says whether he may see her; None: nobody says so."""
         self.rooms: Rooms | None = None
         """The chat rooms; None: there are none."""
         self.room_table: RoomTable | None = None
@@ -144,6 +146,8 @@ class Gateway:
             return ACCEPTED
         if self.rooms is not None and self.rooms.serves(receiver):
             return await self.rooms.take(element, sender, receiver)
+        if self.decided is not None and self.decided(text_of(element, "body") or "", sender, receiver):
+            return ACCEPTED
         return await self.deliver(element, sender.domain)
 
     async def deliver(self, element: Element, domain: str) -> tuple[int, str]:

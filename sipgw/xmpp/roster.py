@@ -1,68 +1,56 @@
-"""Who watches whom across the gateway (RFC 8048).
+"""Who watches whom across the gateway (RFC 8048). Pure.
 
 *Watched*: Jabber users whose presence phones have asked for. Each pair of a SIP user and a Jabber user is a subscription in
 Jabber, which its user approves or not; it stays when a phone goes, so that nobody is asked twice.
 
-*Watchers*: Jabber users who want to see a SIP user. Whoever asks is let in, where the operator has switched that on, and is told
-whether a phone is registered: there is nothing else to see."""
+*Watchers*: Jabber users who want to see a SIP user: see ``watchers.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from sipgw.sip.pidf import Tuple
+from sipgw.xmpp import watchers
 from sipgw.xmpp.address import Jid
-from sipgw.xmpp.presence import to_presence, to_tuple
-from sipgw.xmpp.stanza import Element, error_to, stanza
+from sipgw.xmpp.presence import to_tuple
+from sipgw.xmpp.stanza import Element, stanza
+from sipgw.xmpp.watchers import Pair, Rules, Watchers
 
-__all__ = ["Pair", "Roster"]
+__all__ = ["Doors", "Pair", "Roster", "Rules"]
 
-RESOURCE: Final = "sip"
-"""Of the Jabber ID under which phones are shown."""
 DEVICES: Final = 20
 """Of one Jabber user, at most."""
 MOST: Final = 50_000
-"""Pairs of either kind."""
+"""Pairs."""
 
 
-class Pair(NamedTuple):
-    """A SIP user and a Jabber user, both without resources."""
-
-    sip: Jid
-    jabber: Jid
-
-
-class Doors(Protocol):
+class Doors(watchers.Doors, Protocol):
     """What the roster tells."""
-
-    def say(self, element: Element) -> None:
-        """Send a stanza."""
 
     def changed(self, pair: Pair) -> None:
         """What is known of a watched Jabber user has changed."""
 
-    def watching(self, pair: Pair, on: bool) -> None:
-        """A Jabber user watches a SIP user from now on, or no more."""
+    def settle(self, domain: str) -> None:
+        """Call ``settled`` in a moment: a server that has come back is telling who is there."""
 
 
 class _Watched:
-    __slots__ = ("devices", "state")
+    __slots__ = ("devices", "settled", "state")
 
     def __init__(self) -> None:
         self.state = "pending"
         self.devices: dict[str, Tuple] = {}
+        self.settled = True
+        """What there is to be told has been told."""
 
 
 class Roster:
-    """The pairs. ``registered(jid)`` tells whether a SIP user has a phone; None: phones are not shown."""
+    """The pairs, and the ``watchers``."""
 
-    def __init__(self, doors: Doors, registered: Callable[[Jid], bool] | None = None) -> None:
+    def __init__(self, doors: Doors, rules: Rules | None = None) -> None:
         self.doors = doors
-        self.registered = registered
-        self.watchers: dict[Jid, set[Jid]] = {}
+        self.watchers = Watchers(doors, rules or Rules())
         self.watched: dict[Pair, _Watched] = {}
-        self._count = 0
 
     # ---- SIP watches Jabber ----
 
@@ -89,37 +77,29 @@ class Roster:
         devices = sorted(found.devices.values(), key=lambda each: -(each.priority or 0))
         return found.state, devices if found.state == "active" else []
 
-    # ---- Jabber watches SIP ----
-
-    def admit(self, pair: Pair) -> None:
-        """Let a Jabber user watch a SIP user."""
-        watchers = self.watchers.setdefault(pair.sip, set())
-        self._count += pair.jabber not in watchers
-        watchers.add(pair.jabber)
-
-    def tell(self, sip: Jid) -> None:
-        """A SIP user has got a phone, or lost the last one."""
-        for jabber in self.watchers.get(sip, ()):
-            self._show(sip, jabber)
-
-    def _show(self, sip: Jid, jabber: Jid, gone: bool = False) -> None:
-        here = not gone and self.registered is not None and self.registered(sip)
-        self.doors.say(to_presence(Tuple(RESOURCE, here), Jid(sip.local, sip.domain, RESOURCE), jabber))
-
     def up(self, domain: str, peer: str = "") -> None:
         """The server is there again: ask and tell all anew; those of ``peer`` only, if it is not empty."""
+        asked = False
         for pair, found in self.watched.items():
             if pair.sip.domain == domain and peer in ("", pair.jabber.domain):
                 found.devices.clear()
+                found.settled = False
                 self.watch(pair)
+                asked = True
+        if asked:
+            self.doors.settle(domain)
+        self.watchers.up(domain, peer)
+
+    def settled(self, domain: str) -> None:
+        """A moment has passed since the server came back: who has not been heard of is not there."""
+        for pair, found in self.watched.items():
+            if pair.sip.domain == domain and not found.settled:
+                found.settled = True
                 self.doors.changed(pair)
-        for sip, watchers in self.watchers.items():
-            for jabber in watchers:
-                if sip.domain == domain and peer in ("", jabber.domain):
-                    self._show(sip, jabber)
 
     def down(self, domain: str, peer: str = "") -> None:
         """The server is gone: nobody knows of anybody, or of anybody of ``peer``."""
+        self.watchers.down(domain, peer)
         for pair, found in self.watched.items():
             if pair.sip.domain == domain and peer in ("", pair.jabber.domain) and found.devices:
                 found.devices.clear()
@@ -127,9 +107,7 @@ class Roster:
 
     def leave(self) -> None:
         """We leave: nobody is here any more."""
-        for sip, watchers in self.watchers.items():
-            for jabber in watchers:
-                self._show(sip, jabber, gone=True)
+        self.watchers.leave()
 
     # ---- what Jabber says ----
 
@@ -138,7 +116,7 @@ class Roster:
         kind = element.get("type", "")
         pair = Pair(receiver.bare, sender.bare)
         if kind in ("subscribe", "unsubscribe", "probe"):
-            self._asked(kind, element, pair)
+            self.watchers.came(kind, element, pair)
             return
         found = self.watched.get(pair)
         if found is None:
@@ -146,6 +124,8 @@ class Roster:
         if kind == "subscribed":
             found.state = "active"
             self.doors.say(stanza("presence", pair.sip, pair.jabber, type="probe"))
+            if not found.settled:
+                return  # whose answer follows
         elif kind == "unsubscribed" or (kind == "error" and found.state == "pending"):
             found.state = "rejected"
             found.devices.clear()
@@ -160,30 +140,5 @@ class Roster:
                 found.devices.pop(sender.resource, None)
             elif not device.open:
                 found.devices.clear()
+        found.settled = True
         self.doors.changed(pair)
-
-    def _asked(self, kind: str, element: Element, pair: Pair) -> None:
-        sip, jabber = pair
-        watchers = self.watchers.get(sip, set())
-        if self.registered is None:
-            if kind == "subscribe":
-                error = error_to(element, 501)
-                if error is not None:
-                    self.doors.say(error)
-        elif kind == "unsubscribe":
-            if jabber in watchers:
-                watchers.discard(jabber)
-                self._count -= 1
-                self.doors.watching(pair, False)
-                if not watchers:
-                    self.watchers.pop(sip, None)
-            self.doors.say(stanza("presence", sip, jabber, type="unsubscribed"))
-        else:
-            if jabber not in watchers:
-                if self._count >= MOST:
-                    return
-                self.admit(pair)
-                self.doors.watching(pair, True)
-            if kind == "subscribe":
-                self.doors.say(stanza("presence", sip, jabber, type="subscribed"))
-            self._show(sip, jabber)

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.presence.subscriptions import Subscriptions
+from sipgw.presence.subscriptions import AHEAD, Subscriptions
 from sipgw.sip.errors import SipError
 from sipgw.sip.message import Request, parse
 from tests.presence.fakes import Run, User
@@ -23,6 +23,7 @@ class NotifierTests(SynchronousTestCase):
         self.state = "active"
         self.interest: list[tuple[str, str]] = []
         self.fault: SipError | None = None
+        self.kept: dict[str, str] = {}
         self.subscriptions = Subscriptions(self.user, self.send, self, "application/pidf+xml")
 
     async def send(self, request: Request, answer: Any, next_hop: str, socket: Any) -> None:
@@ -39,6 +40,12 @@ class NotifierTests(SynchronousTestCase):
 
     def unwanted(self, key: Any) -> None:
         self.interest.append(("unwanted", key))
+
+    def noted(self, id: str, key: Any, text: str | None) -> None:
+        if text is None:
+            self.kept.pop(id, None)
+        else:
+            self.kept[id] = text
 
     def ask(self, expires: int = 600, cseq: int = 1, tag: str = "", call_id: str = "c1") -> tuple[int, str, str]:
         """A SUBSCRIBE of the phone; what is answered."""
@@ -62,7 +69,7 @@ class NotifierTests(SynchronousTestCase):
         """Made, told, refreshed, ended by time."""
         status, tag, headers = self.ask()
         self.assertEqual((status, headers), (
-            200, "Record-Route: <sip:p1.test;lr>\r\nContact: <sip:romeo@192.0.2.1:5060>\r\nExpires: 600\r\n",
+            200, "Contact: <sip:romeo@192.0.2.1:5060>\r\nExpires: 600\r\n",
         ))
         notify = self.sent[0]
         self.assertEqual((notify.uri, notify.header("route"), notify.header("event")), (
@@ -127,3 +134,30 @@ class NotifierTests(SynchronousTestCase):
         self.subscriptions.end_all("deactivated")
         self.answers[-1](200, None)
         self.assertEqual((self.states()[4:], self.subscriptions.count), (["terminated;reason=deactivated"], 0))
+
+    def test_restart(self) -> None:
+        """What was noted goes on: the same dialog, CSeq numbers that were never used; what is over or broken does not."""
+        _, tag, _ = self.ask()
+        for _ in range(AHEAD * 2):
+            self.answers[-1](200, None)
+            self.subscriptions.changed("key")
+        last = self.sent[-1].cseq.number
+        [text] = self.kept.values()
+        self.user.time.advance(100)
+        self.subscriptions = Subscriptions(self.user, self.send, self, "application/pidf+xml")
+        self.assertTrue(self.subscriptions.resume("key", text))
+        self.assertFalse(self.subscriptions.resume("key", text))
+        self.assertEqual(len(self.sent), AHEAD * 2 + 1)
+        self.subscriptions.all_changed()
+        notify = self.sent[-1]
+        self.assertEqual((notify.from_tag, notify.uri, notify.header("route")), (tag, "sip:alice@192.0.2.9", "<sip:p1.test;lr>"))
+        self.assertGreater(notify.cseq.number, last)
+        self.assertEqual(self.states()[-1], "active;expires=500")
+        self.assertEqual(self.ask(300, 2, tag)[0], 200)
+        for _ in range(2):  # that of the refresh had to wait for the one before it
+            self.answers[-1](200, None)
+        self.user.time.advance(301)
+        self.assertEqual((self.states()[-1], self.kept), ("terminated;reason=timeout", {}))
+        self.user.time.advance(500)
+        for broken in (text, "", "{}", "[]", text.replace("reserved", "x")):
+            self.assertFalse(self.subscriptions.resume("key", broken), broken)

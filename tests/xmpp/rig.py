@@ -34,6 +34,10 @@ class Phone(DatagramProtocol):
         self.responses: deque[Response] = deque(maxlen=2000)
         self._seen: set[tuple[str, str]] = set()
 
+    def answer(self, request: Request, status: int) -> bytes:
+        """The response to a request."""
+        return respond_to(request, status, "OK" if status == 200 else "No", to_tag="phone")
+
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """Take a message."""
         message = parse(datagram)
@@ -46,7 +50,7 @@ class Phone(DatagramProtocol):
             self.messages.append(message)
         transport: Any = self.transport
         status = 415 if self.status == 0 and message.header("content-type") == "message/cpim" else self.status or 200
-        transport.write(respond_to(message, status, "OK" if status == 200 else "No", to_tag="phone"), addr)
+        transport.write(self.answer(message, status), addr)
 
 
 class Jabber(ProcessProtocol):
@@ -116,6 +120,7 @@ class Gatewayed(TestCase):
         skip = missing()
     MORE = ""
     """Further lines of the script, before its routes."""
+    PHONE: type[Phone] = Phone
     CLIENTS: tuple[str, ...] = ("romeo",)
     HOME = COMPONENT
     """The domain of the phone."""
@@ -131,7 +136,7 @@ class Gatewayed(TestCase):
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
         self.port = free_port()
-        self.phone = Phone()
+        self.phone = self.PHONE()
         self.listening = self.reactor.listenUDP(0, self.phone, interface="127.0.0.1")
         self.number = 0
         self.jabbers = {name: self.client(name) for name in self.CLIENTS}
@@ -174,6 +179,13 @@ class Gatewayed(TestCase):
         self.assertEqual(status, 0, self.child.text())
         self.assertNotIn("Traceback", self.child.text())
         self.assertNotIn("bug: ", self.child.text())
+
+    async def again(self, name: str) -> Jabber:
+        """Start the client of a person anew."""
+        await self.jabbers[name].stop()
+        again = self.jabbers[name] = Jabber(name)
+        again.start(self.reactor)
+        return again
 
     def leave(self) -> None:
         """Tell the server to end, once."""

@@ -113,7 +113,7 @@ class KeptTests(Gatewayed):
         """Have a database."""
         url = f"sqlite://{self.folder}/watchers.db"
         store = open_store(url, create=True)
-        create(store, ["xmpp_watchers"])
+        create(store, ["xmpp_watchers", "xmpp_subscriptions"])
         store.close()
         return f'db_default_url = "{url}"\n{text}'
 

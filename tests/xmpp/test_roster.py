@@ -1,8 +1,8 @@
-"""Who watches whom, without any server: each word of Jabber's, and what is said and told."""
+"""SIP watches Jabber, without any server: each word of Jabber's, and what is said and told."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 from xml.etree.ElementTree import Element, fromstring
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw.sip.pidf import Tuple
 from sipgw.xmpp.address import Jid
 from sipgw.xmpp.presence import to_presence, to_tuple
-from sipgw.xmpp.roster import Pair, Roster
+from sipgw.xmpp.roster import Pair, Roster, Rules
 from sipgw.xmpp.stanza import COMPONENT, write
 
 ALICE, ROMEO = Jid.parse("alice@sip.test"), Jid.parse("romeo@jabber.test")
@@ -23,20 +23,15 @@ def presence(inner: str = "", kind: str = "", sender: str = "romeo@jabber.test/r
     return fromstring(f'<presence xmlns="{COMPONENT}" from="{sender}" to="alice@sip.test"{type}>{inner}</presence>')
 
 
-class RosterTests(SynchronousTestCase):
-    """Both directions."""
+class Doors:
+    """What is said and told."""
 
-    def setUp(self) -> None:
-        """A roster whose words are kept."""
+    def __init__(self) -> None:
         self.said: list[Element] = []
         self.told: list[Pair] = []
-        self.noted: list[bool] = []
-        self.here = False
-
-    def roster(self, phones: bool = False) -> Roster:
-        """A roster."""
-        registered: Any = (lambda jid: self.here) if phones else None
-        return Roster(self, registered)
+        self.kept: dict[Pair, tuple[str, list[str]]] = {}
+        self.calls: list[str] = []
+        self.trusted = False
 
     def say(self, element: Element) -> None:
         self.said.append(element)
@@ -44,18 +39,64 @@ class RosterTests(SynchronousTestCase):
     def changed(self, pair: Pair) -> None:
         self.told.append(pair)
 
-    def watching(self, pair: Pair, on: bool) -> None:
-        self.noted.append(on)
+    def settle(self, domain: str) -> None:
+        self.calls.append("settle")
+
+    def watching(self, pair: Pair, state: str, shown: Sequence[str]) -> None:
+        if state:
+            self.kept[pair] = state, list(shown)
+        else:
+            self.kept.pop(pair, None)
+
+    def seek(self, pair: Pair) -> None:
+        self.calls.append("seek")
+
+    def release(self, pair: Pair) -> None:
+        self.calls.append("release")
+
+    def ask(self, pair: Pair) -> None:
+        self.calls.append("ask")
+
+    def trusts(self, pair: Pair) -> bool:
+        return self.trusted
+
+
+class Rig(SynchronousTestCase):
+    """A roster behind doors."""
+
+    def setUp(self) -> None:
+        self.doors = Doors()
+        self.here = False
+
+    def roster(self, subscribe: bool = False, phones: bool = False, ask: bool = False, up: bool = True) -> Roster:
+        """A roster whose server is there."""
+        roster = Roster(self.doors, Rules(subscribe, (lambda jid: self.here) if phones else None, ask))
+        if up:
+            roster.up("sip.test")
+        return roster
 
     def words(self) -> list[str]:
-        """The kinds of what was said since the last time."""
-        found = [each.get("type", "available") for each in self.said]
-        self.said.clear()
+        """The kinds of what was said since the last time, with the resource if it is not that of phones."""
+        found = []
+        for each in self.doors.said:
+            resource = (each.get("from") or "").partition("/")[2]
+            found.append(each.get("type", "available") + (f"/{resource}" if resource not in ("", "sip") else ""))
+        self.doors.said.clear()
+        return found
+
+    def calls(self) -> list[str]:
+        """What was asked of the SIP side since the last time."""
+        found = list(self.doors.calls)
+        self.doors.calls.clear()
         return found
 
     def come(self, roster: Roster, element: Element) -> None:
         """A stanza comes."""
         roster.came(element, Jid.parse(element.get("from", "")), Jid.parse(element.get("to", "")))
+
+
+class RosterTests(Rig):
+    """SIP watches Jabber."""
 
     def test_watch(self):
         """Pending until approved; devices by priority; rejected when taken back; nothing more once nobody watches."""
@@ -77,11 +118,29 @@ class RosterTests(SynchronousTestCase):
         self.assertEqual(self.words(), ["probe"])
         self.come(roster, presence(kind="unsubscribed"))
         self.assertEqual(roster.seen(PAIR), ("rejected", []))
-        self.assertEqual(set(self.told), {PAIR})
+        self.assertEqual(set(self.doors.told), {PAIR})
         roster.unwatch(PAIR)
-        self.told.clear()
+        self.doors.told.clear()
         self.come(roster, presence())
-        self.assertEqual((self.told, self.words()), ([], []))
+        self.assertEqual((self.doors.told, self.words()), ([], []))
+
+    def test_back(self):
+        """A server that is back is asked; its answer is told at once, its silence after a moment, the approval alone never."""
+        roster = self.roster()
+        roster.watch(PAIR)
+        roster.up("sip.test")
+        self.assertEqual((self.words(), self.calls()), (["subscribe", "subscribe"], ["settle"]))
+        self.come(roster, presence(kind="subscribed"))
+        self.assertEqual((self.words(), self.doors.told), (["probe"], []))
+        self.come(roster, presence("<show>away</show>"))
+        self.assertEqual(self.doors.told, [PAIR])
+        roster.settled("sip.test")
+        self.assertEqual(self.doors.told, [PAIR])
+        roster.up("sip.test")
+        roster.settled("other.test")
+        self.assertEqual(self.doors.told, [PAIR])
+        roster.settled("sip.test")
+        self.assertEqual((self.doors.told, roster.seen(PAIR)), ([PAIR, PAIR], ("active", [])))
 
     def test_no_such_user(self):
         """An error ends what is pending, and is no reason to end what works."""
@@ -101,34 +160,6 @@ class RosterTests(SynchronousTestCase):
         for number in range(1000):
             self.come(roster, presence(sender=f"romeo@jabber.test/{number}"))
         self.assertEqual(len(roster.seen(PAIR)[1]), 20)
-
-    def test_watchers(self):
-        """Who asks is let in and told; who stops hears no more; all hear that we leave."""
-        roster = self.roster(phones=True)
-        self.come(roster, presence(kind="subscribe"))
-        self.assertEqual(self.words(), ["subscribed", "unavailable"])
-        self.here = True
-        roster.tell(ALICE)
-        self.assertEqual(write(self.said[0]), b'<presence from="alice@sip.test/sip" to="romeo@jabber.test"/>')
-        self.assertEqual(self.words(), ["available"])
-        self.come(roster, presence(kind="probe", sender="juliet@jabber.test"))
-        self.assertEqual(self.words(), ["available"])
-        roster.leave()
-        self.assertEqual(self.words(), ["unavailable", "unavailable"])
-        roster.up("sip.test")
-        self.assertEqual(self.words(), ["available", "available"])
-        self.come(roster, presence(kind="unsubscribe"))
-        self.assertEqual((self.words(), self.noted), (["unsubscribed"], [True, True, False]))
-        roster.tell(ALICE)
-        self.assertEqual(self.words(), ["available"])
-
-    def test_phones_are_not_shown(self):
-        """Where the operator has not switched it on, who asks hears that there is nothing to see."""
-        roster = self.roster()
-        self.come(roster, presence(kind="subscribe"))
-        self.come(roster, presence(kind="probe"))
-        self.assertEqual(self.words(), ["error"])
-        self.assertEqual(roster.watchers, {})
 
 
 class TranslationTests(SynchronousTestCase):
