@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from sipgw.b2bua.reliable import Upstream
     from sipgw.sip.message import Request, Response
 
+TRANSPARENT: Final = "transparent-auth"
+"""Challenges and what answers them pass (of a leg: of its whole call)."""
+NUMBERED: Final = "pass-legs-upstream"
+"""Client: the caller has an early dialog with each phone that rings."""
+REDIRECTS: Final = "pass-3xx-contact"
+"""Client: the Contacts of a 3xx, the next that comes, pass."""
 MAX_FORKS: Final = 32
 """How many phones that ring for one INVITE are kept apart."""
 
@@ -147,9 +153,9 @@ class Leg:
     else is data that can be kept."""
 
     __slots__ = (
-        "acknowledged", "acks", "avps", "contact", "dialog", "early", "exchange", "forks", "heard", "heard_number", "id",
-        "invite", "key", "next_hop", "renumbered", "role", "said", "socket", "state", "timer", "token", "told", "unpracked",
-        "upstream",
+        "acknowledged", "acks", "avps", "contact", "contact_params", "dialog", "early", "exchange", "flags", "forks", "heard",
+        "heard_number", "id", "invite", "key", "next_hop", "renumbered", "role", "said", "socket", "state", "tags", "timer",
+        "token", "told", "unpracked", "upstream",
     )
 
     def __init__(
@@ -178,16 +184,22 @@ class Leg:
         """What the port keeps of the ACKs that it has sent."""
         self.avps: dict[str, list[int | str]] = {}
         """The AVPs that the script had when it began."""
+        self.flags: set[str] = set()
+        """What the script wants of it (``TRANSPARENT``, ``NUMBERED``, ``REDIRECTS``)."""
+        self.contact_params = ""
+        """Parameters of its Contact that the other side is shown, each with its semicolon."""
         self.renumbered: dict[int, int] = {}
         """What became of the CSeq numbers of INVITEs that had to be sent again, with a password."""
         self.early: dict[str, Dialog] = {}
-        """Client: the early dialogs, by their tags; ``dialog`` is the one that spoke last."""
+        """The early dialogs, by the other side's tags, of a server leg by ours; ``dialog`` is the one that spoke last."""
+        self.tags: list[str] = []
+        """Client: the tags of all phones that have rung or answered, in their order."""
         self.forks: dict[str, Dialog] = {}
         """Client: dialogs of other phones that have answered too, and have been hung up on, by their tags."""
 
         # reliable provisional responses, of the moment (``reliable.py``)
-        self.upstream: Upstream | None = None
-        """What it has been told so, in answer to its INVITE."""
+        self.upstream: dict[int, Upstream] = {}
+        """What it has been told so in answer to its INVITE, by the number of the phone (0: whichever)."""
         self.heard = Heard()
         """What has come from it so, in answer to our INVITE with the CSeq ``heard_number``."""
         self.heard_number = 0
@@ -208,6 +220,7 @@ class Leg:
                 while len(self.early) >= MAX_FORKS:
                     del self.early[next(iter(self.early))]
                 found = self.early[tag] = Dialog.as_uac(self.invite, response)
+                self._count(tag)
             self.dialog = found
 
     def answer(self, response: Response) -> None:
@@ -218,7 +231,33 @@ class Leg:
         else:
             found.confirm(response)
         self.early.clear()
+        self._count(response.to_tag or "")
         self.dialog = found
+
+    def _count(self, tag: str) -> None:
+        if tag not in self.tags and len(self.tags) < 2 * MAX_FORKS:
+            self.tags.append(tag)
+
+    def number_of(self, tag: str) -> int:
+        """Which of the phones that have rung has this tag, counted from 1; 0: none."""
+        return self.tags.index(tag) + 1 if tag in self.tags else 0
+
+    def tag(self, number: int) -> str:
+        """Server: our tag where the caller is told of the phone with this number; 0: of no phone in particular."""
+        return f"{self.key}.{number}" if number else self.key
+
+    def number(self, tag: str) -> int:
+        """Server: the number in a tag of ours."""
+        rest = tag.removeprefix(f"{self.key}.")
+        return int(rest) if rest != tag and rest.isascii() and rest.isdigit() and len(rest) < 4 else 0
+
+    def speak(self, number: int) -> None:
+        """Server: go on in the early dialog that the caller has with the phone of this number."""
+        tag = self.tag(number)
+        found = self.early.get(tag)
+        if found is None and len(self.early) < 2 * MAX_FORKS:
+            found = self.early[tag] = Dialog.as_uas(self.invite, tag, early=True)
+        self.dialog = found or self.dialog
 
     def step(self, event: Event) -> tuple[Do, ...] | None:
         """Go on; what is to be done, None if ``event`` means nothing now."""

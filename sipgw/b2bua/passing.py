@@ -14,6 +14,7 @@ PASSED: Final = ("Supported", "Allow", "Proxy-Require", "Session-Expires", "Min-
 """Those that are passed without being asked for."""
 OF_REQUESTS: Final = ("Refer-To", "Referred-By", "Event", "Subscription-State", "Info-Package", "Reason")
 """Those without which a request within a call means nothing."""
+AUTHENTICATION: Final = frozenset({"authorization", "proxy-authorization", "www-authenticate", "proxy-authenticate"})
 OWN: Final = frozenset(
     "via from to call-id cseq contact route record-route max-forwards content-length content-type rseq rack".split()
 )
@@ -32,8 +33,8 @@ class Passing:
         self._of_requests = self._names | frozenset(name.lower() for name in OF_REQUESTS)
         self._matches = matches
 
-    def content(self, message: Message) -> Content:
-        """What of ``message`` goes to the other side."""
+    def content(self, message: Message, transparent: bool = False) -> Content:
+        """What of ``message`` goes to the other side; ``transparent``: challenges and what answers them, too."""
         names = self._of_requests if isinstance(message, Request) else self._names
         lines = []
         ours = self.ends_pracks and isinstance(message, Request) and message.method == "INVITE" and bool(message.body)
@@ -44,7 +45,7 @@ class Passing:
         for line, name in zip(message.lines[1:], message.names[1:], strict=True):
             if name == "require" and (ours or isinstance(message, Response)):
                 line = _without_reliable(line)
-            elif name not in names and (name in OWN or self._matches is None or not self._matches(_written(line))):
+            elif not (name in names or (transparent and name in AUTHENTICATION) or self._wants(name, line)):
                 continue
             if line:
                 lines.append(f"{line}\r\n")
@@ -52,6 +53,9 @@ class Passing:
             lines.append(f"Supported: {RELIABLE}\r\n")
         kind = message.header("Content-Type") or "" if message.body else ""
         return Content("".join(lines), message.body, kind, origin)
+
+    def _wants(self, name: str, line: str) -> bool:
+        return name not in OWN and self._matches is not None and bool(self._matches(_written(line)))
 
 
 def _written(line: str) -> str:

@@ -29,12 +29,14 @@ class Origin(NamedTuple):
 class Content:
     """What of a message is passed on: whole header lines, and a body with its type.
 
-    ``provisional``: it is of such a response, or of the PRACK to one."""
+    ``provisional``: it is of such a response, or of the PRACK to one. ``number``: of the phone that sent the response to an
+    INVITE, counted from 1, where the caller is to know that (``pass-legs-upstream``)."""
 
     headers: str = ""
     body: bytes = b""
     content_type: str = ""
     provisional: Origin | None = None
+    number: int = 0
 
 
 NOTHING: Final = Content()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -97,29 +98,35 @@ class Reliability:
 
     def takes(self, leg: Leg, token: Any, reply: Reply) -> bool:
         """Whether ``reply`` to an INVITE is said reliably, or has to wait; false if it is to go out as usual."""
-        status = reply.status
-        up = leg.upstream
-        if up is not None and up.token is not token:
-            up.stop()
-            up = leg.upstream = None
+        status, number = reply.status, reply.content.number
+        if any(each.token is not token for each in leg.upstream.values()):
+            for each in leg.upstream.values():
+                each.stop()
+            leg.upstream.clear()
+        up = leg.upstream.get(number)
         if 100 < status < 200:
             request = token.request
             if not demands(request) and (reply.content.provisional is None or not speaks(request)):
                 return False
             if up is None:
-                up = leg.upstream = Upstream(token)
+                up = leg.upstream[number] = Upstream(token)
             if up.said.current is None:
                 self._say(leg, up, reply)
             elif len(up.waiting) < MAX_WAITING:
                 up.waiting.append(reply)
             return True
+        if status >= 200:
+            for other in leg.upstream.values():
+                if other is not up or status >= 300:
+                    other.waiting.clear()
+                    other.stop()  # its PRACK may still come
         if up is None or status <= 100 or up.said.current is None:
             return False
         if status < 300 and (up.body or any(one.content.body for one in up.waiting)):
             up.waiting.append(reply)
             return True
         up.waiting.clear()
-        up.stop()  # its PRACK may still come
+        up.stop()
         return False
 
     def _say(self, leg: Leg, up: Upstream, reply: Reply) -> None:
@@ -127,7 +134,7 @@ class Reliability:
         number = up.said.next()
         headers = f"{content.headers}Require: 100rel\r\nRSeq: {number}\r\n"
         up.origin, up.body, up.status = content.provisional, bool(content.body), reply.status
-        up.data = self._port.say(leg, up.token, reply.status, reply.reason, Content(headers, content.body, content.content_type))
+        up.data = self._port.say(leg, up.token, reply.status, reply.reason, replace(content, headers=headers))
         up.interval, up.waited = self._port.t1, 0.0
         up.timer = self._port.after(up.interval, lambda: self._due(leg, up))
 
@@ -144,7 +151,7 @@ class Reliability:
 
     def acknowledged(self, leg: Leg, request: Request) -> bool:
         """Take a PRACK: whether it names a response of ours that waits for it (481 if not)."""
-        up, rack = leg.upstream, RAck.of(request)
+        up, rack = self._of(leg, request), RAck.of(request)
         if up is None or rack is None or not up.said.take(rack):
             return False
         up.stop()
@@ -153,9 +160,13 @@ class Reliability:
         up.origins[rack.number] = up.origin
         return True
 
-    def go_on(self, leg: Leg) -> None:
+    @staticmethod
+    def _of(leg: Leg, request: Request) -> Upstream | None:
+        return leg.upstream.get(leg.number(request.to_tag or ""))
+
+    def go_on(self, leg: Leg, request: Request) -> None:
         """The PRACK has been taken: say what waits."""
-        up = leg.upstream
+        up = self._of(leg, request)
         while up is not None and up.waiting and up.said.current is None:
             reply = up.waiting.popleft()
             if reply.status < 200:
@@ -165,8 +176,8 @@ class Reliability:
 
     def origin(self, source: Leg, request: Request) -> Origin | None:
         """The response of the other side that a PRACK of ``source`` is for in the end."""
-        rack = RAck.of(request)
-        return None if source.upstream is None or rack is None else source.upstream.origins.get(rack.number)
+        up, rack = self._of(source, request), RAck.of(request)
+        return None if up is None or rack is None else up.origins.get(rack.number)
 
     def is_passed(self, source: Leg, other: Leg, request: Request) -> bool:
         """Whether a PRACK of ``source`` is for ``other`` too, which still waits for it."""

@@ -91,6 +91,12 @@ def leg_row(leg: Leg, session: str, module: str = "b2b_logic", more: Mapping[str
         keep["secure"] = True
     if leg.avps:
         keep["avps"] = leg.avps
+    if leg.flags:
+        keep["flags"] = sorted(leg.flags)
+    if leg.contact_params:
+        keep["contact_params"] = leg.contact_params
+    if server and leg.key != dialog.id.local_tag:
+        keep["key"] = leg.key
     if leg.acknowledged:
         keep["acknowledged"] = True
     row: dict[str, Stored] = {
@@ -154,7 +160,8 @@ def read_leg(row: Mapping[str, Any], find_socket: Callable[[str], Any]) -> Leg:
     second = text_of(row["tag1"]) if server else text_of(row.get("leg_tag")) or text_of(row["tag1"])
     invite = _invite(row, call_id, first)
     leg = Leg(
-        second if server else call_id, Role.SERVER if server else Role.CLIENT, invite, id=str(kept.get("id", "")),
+        (str(kept.get("key", "")) or second) if server else call_id, Role.SERVER if server else Role.CLIENT, invite,
+        id=str(kept.get("id", "")),
         socket=find_socket(text_of(row.get("sockinfo_srv"))),
         contact=str(kept.get("contact", "")) or f"<{text_of(row['contact1' if server else 'contact0'])}>",
     )
@@ -170,6 +177,8 @@ def read_leg(row: Mapping[str, Any], find_socket: Callable[[str], Any]) -> Leg:
     )
     leg.state = next((state for state in LASTING if state.value == kept.get("state")), State.TALKING)
     leg.avps = {str(name): list(values) for name, values in kept.get("avps", {}).items()}
+    leg.flags = set(map(str, kept.get("flags", ())))
+    leg.contact_params = str(kept.get("contact_params", ""))
     leg.acknowledged = not server and bool(kept.get("acknowledged", not kept))
     return leg
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sipgw.b2bua import bridge, exchange
+from sipgw.b2bua import bridge, exchange, transparent
 from sipgw.b2bua.description import is_sdp
 from sipgw.b2bua.legs import Do, Event, Leg, Role, State
 from sipgw.b2bua.port import ACK_PATIENCE, NOTHING, Content, Logic, Port
@@ -348,7 +348,7 @@ class Session:
     def pass_request(self, leg: Leg, request: Request, token: Any) -> None:
         """Pass a request on to the other leg."""
         if request.method == "BYE":
-            if not self.step(leg, Event.BYE, token):
+            if not transparent.pass_bye(self, leg, request, token) and not self.step(leg, Event.BYE, token):
                 self.port.reply(leg, token, 481, "", NOTHING)
             return
         other = self.other(leg)

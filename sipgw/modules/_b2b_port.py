@@ -7,11 +7,12 @@ from dataclasses import replace
 from random import SystemRandom
 from typing import Any
 
-from sipgw.b2bua.legs import Leg, Role, State
+from sipgw.b2bua.legs import NUMBERED, REDIRECTS, TRANSPARENT, Leg, Role, State
 from sipgw.b2bua.own import OwnSession
 from sipgw.b2bua.passing import Passing
 from sipgw.b2bua.port import NOTHING, Content
 from sipgw.b2bua.reliable import Reliability, Reply
+from sipgw.b2bua.rewrite import as_update, contact_params, rewritten, with_content, with_line
 from sipgw.b2bua.session import Session
 from sipgw.modules._b2b_routes import Shown
 from sipgw.modules.tm import Tm
@@ -19,8 +20,8 @@ from sipgw.modules.uac_auth import UacAuth
 from sipgw.proxy.forward import NoWay, find_flow, via_line
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
-from sipgw.sip.dialog import Dialog, DialogId
-from sipgw.sip.edits import NO_EDITS, write
+from sipgw.sip.dialog import TARGET_REFRESH, Dialog, DialogId
+from sipgw.sip.edits import NO_EDITS
 from sipgw.sip.errors import SipError
 from sipgw.sip.message import Message, Request, Response, parse
 from sipgw.sip.replies import reason_for
@@ -46,6 +47,8 @@ class Entities:
         self.passing = Passing()
         self.reliability = Reliability(self)
         self.shown = Shown(user, KEPT)
+        self.contact_params: frozenset[str] = frozenset()
+        """The names of parameters of Contacts that pass."""
         self.on_ended: list[Callable[[Session], None]] = []
         self.on_over: list[Callable[[Held], None]] = []
         """Told of calls of the server's own, too."""
@@ -115,6 +118,8 @@ class Entities:
         return True
 
     def _asked(self, session: Held, leg: Leg, request: Request, token: Any) -> None:
+        self._note(leg, request)
+        self._follow(session, leg, request)
         if request.method == "PRACK":
             self._pracked(session, leg, request, token)
         else:
@@ -129,7 +134,7 @@ class Entities:
         if self.reliability.is_passed(leg, other, request) or (request.body and isinstance(session, OwnSession)):
             session.request(leg, request, token)
         elif request.body:
-            session.request(leg, _as_update(request), token)
+            session.request(leg, as_update(request), token)
         elif leg.dialog is not None:
             try:
                 leg.dialog.accept(request)
@@ -137,15 +142,38 @@ class Entities:
                 self.reply(leg, token, error.status, error.reason, NOTHING)
             else:
                 self.reply(leg, token, 200, "OK", NOTHING)
-        self.reliability.go_on(leg)
+        self.reliability.go_on(leg, request)
 
     def _find(self, request: Request) -> tuple[Held, Leg] | None:
         """The leg that a request is in (RFC 3261 12.2.2)."""
-        found = self.legs.get(request.to_tag or "") or self.legs.get(request.call_id)
+        tag = request.to_tag or ""
+        found = self.legs.get(tag) or self.legs.get(request.call_id) or self.legs.get(tag.rpartition(".")[0])
         if found is None or found[1].dialog is None:
             return None
-        wanted, has = DialogId.of_request(request), found[1].dialog.id
-        return found if wanted == has else None
+        leg, wanted = found[1], DialogId.of_request(request)
+        if leg.dialog is None or wanted == leg.dialog.id:
+            return found
+        early = leg.early.get(tag if leg.role is Role.SERVER else request.from_tag or "")
+        if early is None or early.id != wanted:
+            return None
+        leg.dialog = early
+        return found
+
+    @staticmethod
+    def _follow(session: Held, leg: Leg, request: Request) -> None:
+        """Where the caller has an early dialog with each phone: go on in that of the other side, too."""
+        if isinstance(session, OwnSession) or leg not in session.pair:
+            return
+        other = session.other(leg)
+        server, client = (leg, other) if leg.role is Role.SERVER else (other, leg)
+        if server.role is not Role.SERVER or server.state is not State.INVITED or NUMBERED not in client.flags:
+            return
+        if leg is client:
+            server.speak(client.number_of(request.from_tag or ""))
+        else:
+            number = server.number(request.to_tag or "")
+            tag = client.tags[number - 1] if 0 < number <= len(client.tags) else ""
+            client.dialog = client.early.get(tag, client.dialog)
 
     def _cancelled(self, run: Run, request: Request) -> bool:
         server = self.user.layer.find(request)
@@ -184,8 +212,12 @@ class Entities:
         method = token.request.method
         headers = content.headers
         if 100 < status < 300 and (method in WITH_CONTACT):
-            headers += f"Contact: {leg.contact}\r\n"
-        tag = leg.key if leg.role is Role.SERVER and token.request.to_tag is None else ""
+            headers += self._contact(leg)
+        tag = ""
+        if leg.role is Role.SERVER and token.request.to_tag is None:
+            tag = leg.tag(content.number if status < 300 else 0)
+            if content.number and 100 < status < 300:
+                leg.speak(content.number)
         token.reply(
             token.reply_run(), status, reason or reason_for(status), to_tag=tag, headers=headers, body=content.body,
             content_type=content.content_type,
@@ -225,7 +257,7 @@ class Entities:
         offered = bool(content.body)
         dialog = dialog or leg.dialog
         assert dialog is not None
-        headers = content.headers + (f"Contact: {leg.contact}\r\n" if method in WITH_CONTACT else "")
+        headers = content.headers + (self._contact(leg) if method in WITH_CONTACT else "")
         first = 0
         has_success = False
 
@@ -269,7 +301,10 @@ class Entities:
     def call(self, session: Held, leg: Leg, content: Content, challenges: int = 0) -> None:
         """Send the INVITE of a client leg."""
         if content.headers or content.body:
-            leg.invite = _with_content(leg.invite, content)
+            leg.invite = with_content(leg.invite, content)
+        if self.contact_params and not challenges:
+            place = leg.invite.positions("contact")[0]
+            leg.invite = rewritten(leg.invite, NO_EDITS.replace(place, self._contact(leg).rstrip()))
         invite = leg.invite
 
         def answered(status: int, response: Response | None) -> None:
@@ -283,7 +318,7 @@ class Entities:
                         return
                 line = self._credentials(leg, invite, status, response, challenges)
                 if line:
-                    leg.invite = _with_line(invite, line)
+                    leg.invite = with_line(invite, line)
                     leg.early.clear()
                     self.call(session, leg, NOTHING, challenges + 1)
                     return
@@ -299,6 +334,7 @@ class Entities:
         if response is None or status == 100:
             then(status, response)
         else:
+            self._note(leg, response)
             self.shown.reply(response, self.legs.get(leg.key), lambda seen: then(status, seen))
 
     def _in_order(self, leg: Leg, response: Response, offered: bool) -> bool:
@@ -390,14 +426,41 @@ class Entities:
         """Call ``call`` later."""
         return self.user.after(seconds, lambda _now: call())
 
-    def content(self, message: Message, leg: Leg) -> Content:
+    def content(self, message: Message, leg: Leg | None) -> Content:
         """What of ``message`` the other side sees."""
-        content = self.passing.content(message)
-        if isinstance(message, Request) and message.method == "PRACK":
-            session, _ = self.legs.get(leg.key, (None, leg))
-            if isinstance(session, Session):
-                return replace(content, provisional=self.reliability.origin(session.other(leg), message))
+        session, _ = (None, None) if leg is None else self.legs.get(leg.key, (None, leg))
+        if leg is None or not isinstance(session, Session) or leg not in session.pair:
+            return self.passing.content(message)
+        source = session.other(leg)
+        content = self.passing.content(message, any(TRANSPARENT in one.flags for one in session.legs))
+        if isinstance(message, Request):
+            if message.method == "PRACK":
+                return replace(content, provisional=self.reliability.origin(source, message))
+        elif message.method == "INVITE" and leg.token is not None:
+            if NUMBERED in source.flags:
+                return replace(content, number=source.number_of(message.to_tag or ""))
+            if REDIRECTS in source.flags and 300 <= getattr(message, "status", 0) < 400:
+                lines = "".join(f"Contact: {value}\r\n" for value in message.headers("Contact"))
+                return replace(content, headers=content.headers + lines)
         return content
+
+    def _note(self, leg: Leg, message: Message) -> None:
+        """Take note of the parameters of a Contact that the other side is to be shown."""
+        if self.contact_params and (message.method in TARGET_REFRESH):
+            found = contact_params(message, self.contact_params)
+            if found is not None:
+                leg.contact_params = found
+
+    def _contact(self, leg: Leg) -> str:
+        """The Contact header of what we send to ``leg``."""
+        return f"Contact: {leg.contact}{self.shown_params(leg)}\r\n"
+
+    def shown_params(self, leg: Leg) -> str:
+        """What ``leg`` is shown of the other side's Contact."""
+        if not self.contact_params:
+            return ""
+        session, _ = self.legs.get(leg.key, (None, leg))
+        return session.other(leg).contact_params if isinstance(session, Session) and leg in session.pair else ""
 
     def forget(self, leg: Leg) -> None:
         """Forget a leg that had left its session."""
@@ -417,35 +480,3 @@ class Entities:
             return
         for call in self.on_ended:
             call(session)
-
-
-def _as_update(request: Request) -> Request:
-    """A PRACK with an offer, to a response that is acknowledged already, as the UPDATE that it becomes (RFC 3311)."""
-    _, _, rest = request.lines[0].partition(" ")
-    edits = NO_EDITS.first_line(f"UPDATE {rest}").replace(request.positions("cseq")[0], f"CSeq: {request.cseq.number} UPDATE")
-    made = parse(write(request, edits))
-    assert isinstance(made, Request)
-    return made
-
-
-def _with_line(request: Request, line: str) -> Request:
-    """``request`` with one more header line, and the next CSeq number."""
-    edits = NO_EDITS.replace(request.positions("cseq")[0], f"CSeq: {request.cseq.number + 1} {request.method}").append(line)
-    made = parse(write(request, edits))
-    assert isinstance(made, Request)
-    return made
-
-
-def _with_content(request: Request, content: Content) -> Request:
-    """``request`` with more header lines, and another body."""
-    edits = NO_EDITS
-    for place in request.positions("content-type"):
-        edits = edits.delete(place)
-    lines = [line for line in content.headers.split("\r\n") if line]
-    if content.body and content.content_type:
-        lines.append(f"Content-Type: {content.content_type}")
-    for line in lines:
-        edits = edits.append(line)
-    made = parse(write(request, edits.body(content.body)))
-    assert isinstance(made, Request)
-    return made

@@ -12,17 +12,18 @@ from typing import Annotated, Any
 
 from sipgw.b2bua import bridge as bridges
 from sipgw.b2bua.bridge import Bridge
-from sipgw.b2bua.legs import Leg, Role, State
+from sipgw.b2bua.legs import NUMBERED, REDIRECTS, TRANSPARENT, Leg, Role, State
 from sipgw.b2bua.passing import OWN, Passing
 from sipgw.b2bua.port import NOTHING, Content, Logic
+from sipgw.b2bua.rewrite import contact_params
 from sipgw.b2bua.session import Session, begin
 from sipgw.exports import REQUEST, Avp, HeaderText, function, listed, mi, param, pvar
 from sipgw.mi.commands import MIError
+from sipgw.modules._b2b_options import InitFlags, Options, client_flags, init_flags, reply_flags
 from sipgw.modules._b2b_port import KEPT
 from sipgw.modules._b2b_restore import TOP_HIDING, Restoring
 from sipgw.modules._b2b_routes import edited
 from sipgw.proxy.disguise import is_uri
-from sipgw.proxy.hiding import own_contact
 from sipgw.proxy.originate import new_request
 from sipgw.script.regex import BadPattern, compile_regex
 from sipgw.script.run import Run
@@ -32,7 +33,6 @@ from sipgw.sip.errors import SipError
 from sipgw.sip.grammar import is_token
 from sipgw.sip.message import Request, Response
 
-_LATER = "it comes in a later version of sipgw"
 _BRIDGE = "bridging calls that are not answered yet comes in a later version of sipgw"
 _DRAFTS = "b2b drafts"
 _VALUES = "b2b values"
@@ -49,14 +49,7 @@ class Draft:
     display: str = ""
     contact: str = ""
     headers: str = ""
-
-
-@dataclass
-class InitFlags:
-    """The flags of ``b2b_init_request``."""
-
-    setup_timeout: int | None = None
-    preserve_to: bool = False
+    numbered: bool = False
 
 
 @dataclass(slots=True)
@@ -67,20 +60,6 @@ class Current:
     leg: Leg
     token: Any = None
     usual: Callable[[], None] | None = None
-
-
-def init_flags(text: str) -> InitFlags:
-    """The flags of ``b2b_init_request``."""
-    found = InitFlags()
-    for word in filter(None, (part.strip() for part in text.split(","))):
-        name, _, value = word.partition("=")
-        if name == "setup-timeout" and value.isascii() and value.isdigit() and len(value) < 8:
-            found.setup_timeout = int(value)
-        elif word == "preserve-to":
-            found.preserve_to = True
-        else:
-            raise ValueError(f"b2b_init_request knows no flag {word!r}; it takes setup-timeout=N, preserve-to")
-    return found
 
 
 def header_names(text: str) -> list[str]:
@@ -102,13 +81,12 @@ def name_pattern(text: str) -> Callable[[str], object]:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
-class B2bLogic(Restoring):
+class B2bLogic(Options, Restoring):
     """Joins the two legs of back-to-back calls."""
 
     name = "b2b_logic"
     later = {
         **dict.fromkeys(("b2bl_early_update", "old_entity_term_delay"), _BRIDGE),
-        **dict.fromkeys(("custom_contact_header_params", "b2bl_from_spec_param", "server_address"), _LATER),
     }
 
     hash_size: int = param(10, "Size of a hash table", unused="sessions are in a dict, which grows by itself")
@@ -134,6 +112,7 @@ class B2bLogic(Restoring):
         self.entities.passing = Passing(header_names(self.custom_headers), matches)
         self.entities.passing.ends_pracks = not self.entities.reliability.passes_pracks
         self.entities.on_ended.append(self._ended)
+        self.read_options()
         for name in (self.script_req_route, self.script_reply_route):
             if name and name not in self.server.user.routes.named:
                 raise ValueError(f"b2b_logic: there is no route[{name}]")
@@ -153,12 +132,19 @@ class B2bLogic(Restoring):
     def b2b_client_new(
         self, run: Run, id: str, dest_uri: str, proxy: str | None = None, from_dname: HeaderText | None = None,
         adv_contact: HeaderText | None = None, extra_hdrs: Avp | None = None, extra_hdr_bodies: Avp | None = None,
+        flags: Annotated[str, client_flags] | None = None,
     ) -> bool:
-        """Make the entity that is to be called, for ``b2b_init_request``."""
+        """Make the entity that is to be called, for ``b2b_init_request``; flag ``pass-legs-upstream``: the caller has an early
+        dialog with each phone that rings there."""
         if not is_uri(dest_uri) or (proxy and not is_uri(proxy)):
             run.user.log(-1, f"b2b_client_new: {dest_uri!r} or the proxy is no URI")
             return False
         draft = Draft(id, dest_uri, proxy or "", from_dname or "", adv_contact or "")
+        try:
+            draft.numbered = client_flags(flags or "")
+        except ValueError as error:
+            run.user.log(-1, f"b2b_client_new: {error}")
+            return False
         return self._draft(run, "client", draft, extra_hdrs, extra_hdr_bodies)
 
     def _draft(self, run: Run, role: str, draft: Draft, names: Avp | None, bodies: Avp | None) -> bool:
@@ -177,7 +163,10 @@ class B2bLogic(Restoring):
         self, run: Run, id: str, flags: Annotated[str, init_flags] | None = None, req_route: str | None = None,
         reply_route: str | None = None,
     ) -> bool:
-        """Begin a session for this INVITE: "top hiding", or one of the script's own, whose entities have been made before."""
+        """Begin a session for this INVITE: "top hiding", or one of the script's own, whose entities have been made before.
+
+        Flags: ``setup-timeout=N`` seconds until it must be answered; ``transparent-auth``: challenges and what answers them pass;
+        ``preserve-to``: To stays; ``pass-legs-upstream``: the caller has an early dialog with each phone that rings."""
         request = run.message
         if not isinstance(request, Request) or request.method != "INVITE" or request.to_tag or run.flow is None:
             run.user.log(-1, "b2b_init_request: this is no INVITE that begins a call")
@@ -215,11 +204,12 @@ class B2bLogic(Restoring):
         contact_user = request.from_.uri.user or "" if self.contact_user else ""
         caller = Leg(
             entities.new_key(), Role.SERVER, request, id=server.id, socket=run.flow.socket,  # type: ignore[union-attr]
-            contact=_contact(server.contact) or own_contact(run.flow.socket, contact_user),  # type: ignore[union-attr]
+            contact=_contact(server.contact) or self.contact_at(run, run.flow.socket, contact_user),  # type: ignore[union-attr]
         )
         try:
             hops = 70 if hops is None else hops - 1
-            invite, contact = self._invite(run, edited(run, request), client, flags, own_contact(socket, contact_user), hops)
+            address = self.contact_at(run, socket, contact_user)
+            invite, contact = self._invite(run, edited(run, request), client, flags, address, hops)
             callee = Leg(
                 invite.call_id, Role.CLIENT, invite, id=client.id, socket=socket, contact=contact, next_hop=client.proxy,
             )
@@ -230,10 +220,19 @@ class B2bLogic(Restoring):
         except SipError as error:
             user.reply(run, error.status, error.reason)
             return True
+        except ValueError as error:
+            user.log_rarely(str(error), -1, f"b2b_init_request: {error}")
+            return False
         context = entities.tm.context(run)
         run.transaction = None  # it is the session's now
         if context is None:
             return True
+        if flags.transparent:
+            caller.flags.add(TRANSPARENT)
+            callee.flags.add(TRANSPARENT)
+        if flags.numbered or client.numbered:
+            callee.flags.add(NUMBERED)
+        caller.contact_params = contact_params(request, entities.contact_params) or ""
         caller.token = context
         callee.avps = run.avps
         context.kept[KEPT] = run.keep()[KEPT] = session, caller
@@ -251,14 +250,15 @@ class B2bLogic(Restoring):
     ) -> tuple[Request, str]:
         """The INVITE of the callee's leg, and its Contact."""
         contact = _contact(client.contact) or contact
-        content = self.entities.content(request, None)  # type: ignore[arg-type]
+        content = self.entities.passing.content(request, flags.transparent)
         headers = content.headers + client.headers + f"Contact: {contact}\r\n"
         if self.init_callid_hdr:
             headers += f"{self.init_callid_hdr}: {request.call_id}\r\n"
         if content.body and content.content_type:
             headers += f"Content-Type: {content.content_type}\r\n"
-        display = client.display or request.from_.display
-        from_ = f"{display} <{request.from_.uri_text}>" if display else f"<{request.from_.uri_text}>"
+        sender = self.sender(run) or request.from_
+        display = client.display or sender.display
+        from_ = f"{display} <{sender.uri_text}>" if display else f"<{sender.uri_text}>"
         to = f"{request.to.display} <{request.to.uri_text}>".strip() if flags.preserve_to else f"<{client.uri}>"
         invite = new_request(
             run.user, "INVITE", client.uri, from_, to, headers=headers, body=content.body, call_id=self.entities.new_key(),
@@ -367,13 +367,22 @@ class B2bLogic(Restoring):
         return True
 
     @function()
-    def b2b_handle_reply(self, run: Run) -> bool:
-        """Do with the reply what is usual: pass it on to who waits for it."""
+    def b2b_handle_reply(self, run: Run, flags: Annotated[str, reply_flags] | None = None) -> bool:
+        """Do with the reply what is usual: pass it on to who waits for it; flag ``pass-3xx-contact``: the Contacts of
+        a 3xx too."""
         current = self._current(run, "b2b_handle_reply", request=False)
         if current is None or current.usual is None:
             return False
+        try:
+            redirects = reply_flags(flags or "")
+        except ValueError as error:
+            run.user.log(-1, f"b2b_handle_reply: {error}")
+            return False
         usual, current.usual = current.usual, None
+        if redirects:
+            current.leg.flags.add(REDIRECTS)
         usual()
+        current.leg.flags.discard(REDIRECTS)
         return True
 
     @function(REQUEST)
@@ -426,7 +435,7 @@ class B2bLogic(Restoring):
         dialog = kept.dialog
         if dialog is None or not bridges.can_begin(session, kept):
             return False
-        contact = _contact(draft.contact) or own_contact(kept.socket)
+        contact = _contact(draft.contact) or self.contact_at(None, kept.socket)
         display = draft.display or NameAddr.parse(dialog.remote).display
         uri = NameAddr.parse(dialog.remote).uri_text
         invite = new_request(

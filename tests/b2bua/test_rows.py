@@ -77,7 +77,7 @@ class LegTests(SynchronousTestCase):
         found = back(row)
         for name in COMPARED:
             self.assertEqual(getattr(found.dialog, name), getattr(leg.dialog, name), name)
-        for name in ("key", "id", "role", "state", "contact", "socket", "avps"):
+        for name in ("key", "id", "role", "state", "contact", "socket", "avps", "flags", "contact_params"):
             self.assertEqual(getattr(found, name), getattr(leg, name), name)
         assert found.dialog is not None and leg.dialog is not None
         self.assertEqual(found.dialog.local_cseq, (leg.dialog.local_cseq or 0) + GAP)
@@ -107,6 +107,14 @@ class LegTests(SynchronousTestCase):
         """A Contact of ours that is more than a URI."""
         leg = talking(Role.SERVER, invite())
         leg.contact = "<sip:us@192.0.2.9>;+sip.rendering=no"
+        self.same(leg)
+
+    def test_choices(self) -> None:
+        """What was chosen for a leg, and a tag that is not its key."""
+        leg = talking(Role.SERVER, invite())
+        assert leg.dialog is not None
+        leg.flags, leg.contact_params = {"transparent-auth"}, ";audio"
+        leg.dialog.id = leg.dialog.id._replace(local_tag=f"{leg.key}.2")
         self.same(leg)
 
     @settings(max_examples=60, derandomize=True, deadline=None)

@@ -1,0 +1,1 @@
+b2b_init_request takes transparent-auth and pass-legs-upstream, b2b_client_new pass-legs-upstream, b2b_handle_reply pass-3xx-contact; b2b_logic has custom_contact_header_params, b2bl_from_spec_param and server_address.
