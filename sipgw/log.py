@@ -1,7 +1,8 @@
 """The log: OpenSIPS's levels on ``twisted.logger``, one line for each event.
 
 OpenSIPS counts from -3 (alert) to 4 (debug); Twisted has five names. An event of ours carries its OpenSIPS level, so that the
-line shows what the script wrote. Whatever a peer sent stands escaped in the line: no message can begin a line of its own
+line shows what the script wrote. A line that is written while a message is handled begins with the short id of its call, in
+brackets (``core/context.py``). Whatever a peer sent stands escaped in the line: no message can begin a line of its own
 (P26). A traceback, which only a bug of sipgw produces, is kept whole, each of its lines marked."""
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import sys
 import syslog
 import time
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import IO, Any
 
 from twisted.logger import ILogObserver, Logger, LogLevel, formatEvent
 from zope.interface import implementer
 
+from sipgw.core.context import call_id_of, handled, running, short_id
 from sipgw.core.levels import FACILITIES, NAMES, PRIORITIES, level_of
 
 __all__ = [
-    "FACILITIES", "LEVELS", "LONGEST", "Consumer", "LineObserver", "LogFile", "level_of", "log", "one_line", "to_stream",
+    "FACILITIES", "LEVELS", "LONGEST", "Consumer", "LineObserver", "LogFile", "level_of", "log", "named", "one_line", "to_stream",
     "to_syslog",
 ]
 
@@ -131,12 +134,13 @@ class LineObserver:
     """Writes events as lines: ``write(syslog priority, line)``.
 
     Twisted's own chatter is shown when it warns of something. ``prefix``: the script's ``log_prefix``. ``consumer`` says which
-    lines are written."""
+    lines are written; ``ids``, whether calls are named in them."""
 
     def __init__(
-        self, write: Callable[[int, str], None], prefix: str = "", consumer: Consumer | None = None
+        self, write: Callable[[int, str], None], prefix: str = "", consumer: Consumer | None = None, *, ids: bool = True
     ) -> None:
         self._write = write
+        self.ids = ids
         self._folds = Folds()
         self.mark = f"{prefix}: " if prefix else ""
         self.consumer = consumer or Consumer()
@@ -158,10 +162,25 @@ class LineObserver:
     def emit(self, level: int, text: str, failure: Any) -> None:
         """Write one line, and what belongs to it."""
         name, _, priority = LEVELS[level]
-        self._write(priority, f"{self.mark}{name}: {text}")
+        self._write(priority, f"{self.mark}{name}: {named(text, sys._getframe(1)) if self.ids else text}")
         if failure is not None:
             for line in failure.getTraceback().rstrip("\n").split("\n"):
                 self._write(priority, f"{self.mark}{name}: | {one_line(line)}")
+
+
+_latest: tuple[object, str] = (None, "")
+"""The message that a line was written about last, and how it is named: mostly the next line is about it too."""
+
+
+def named(text: str, frame: FrameType | None) -> str:
+    """``text`` with the short id of the call that was being handled in ``frame`` before it, if there was one."""
+    global _latest
+    message = running(frame) or handled(frame)[0]
+    if message is None:
+        return text
+    if _latest[0] is not message:
+        _latest = (message, f"[{short_id(call_id_of(message))}] ")
+    return _latest[1] + text
 
 
 def stamp(now: float) -> str:

@@ -1,10 +1,11 @@
 """``--log-json``: each line of the log is one JSON object, for programs.
 
 ``time`` (RFC 3339, UTC), ``level``, ``text`` as it stands in a plain line, ``pid``, ``prefix`` if the script sets a log_prefix;
-and where a message is being handled ``cfg``, the file and the line of the script that was running, and ``trace``, the Call-ID:
-the correlation id under which Homer and sngrep know the same message (``proto_hep``). A bug has its ``traceback``.
+and where a message is being handled ``cfg``, the file and the line of the script that was running; ``trace``, the Call-ID: the
+correlation id under which Homer and sngrep know the same message (``proto_hep``); and ``call``, what plain lines have of it. A
+bug has its ``traceback``.
 
-The last two cost nothing but where a line is written: ``core/context.py``."""
+These cost nothing but where a line is written: ``core/context.py``."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sipgw.core.context import call_id_of, handled
+from sipgw.core.context import call_id_of, handled, short_id
 from sipgw.log import LEVELS, Consumer, LineObserver, one_line
 
 
@@ -45,7 +46,9 @@ class JsonObserver(LineObserver):
         if line:
             made["cfg"] = one_line(line)
         if message is not None:
-            made["trace"] = one_line(call_id_of(message))
+            call_id = call_id_of(message)
+            made["trace"] = one_line(call_id)
+            made["call"] = one_line(short_id(call_id))
         if failure is not None:
             made["traceback"] = [one_line(line) for line in failure.getTraceback().rstrip("\n").split("\n")]
         self._write(priority, json.dumps(made, ensure_ascii=False))

@@ -25,11 +25,13 @@ class Options(usage.Options):
         ["database", None, None, "The URL of the database that modules use by default, instead of the script's db_default_url"],
         ["advertised", None, None, "The address to advertise, instead of the script's advertised_address (OpenSIPS's -A)"],
         ["log-file", None, None, "Write the log to this file; SIGUSR1 opens it anew after it was moved away"],
+        ["log-fold", None, 20, "How often a second a line of the script may log the same; more is counted (0: never)", int],
         ["log-level", None, None, "-3 (alert) to 4 (debug), instead of the script's log_level and xlog_level", int],
     ]
     optFlags = [
         ["check", None, "Compile the script, report, and leave with 0 or 1"],
         ["log-json", None, "Write each line of the log as a JSON object"],
+        ["no-call-ids", None, "Do not begin lines of the log with the Call-ID of the message that is handled"],
     ]
 
     def __init__(self) -> None:
@@ -59,6 +61,8 @@ class Options(usage.Options):
         level = self["log-level"]
         if level is not None and not -3 <= level <= 4:
             raise usage.UsageError(f"--log-level {level}: between -3 and 4")
+        if self["log-fold"] < 0:
+            raise usage.UsageError(f"--log-fold {self['log-fold']}: a number of lines a second, or 0")
         self.reading = read_configuration(self["config"], self["preprocessor"], self["sockets"])
         if self["config"] == DEFAULT and not self["database"] and not self["check"]:
             self._prepare()

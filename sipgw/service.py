@@ -34,7 +34,7 @@ from sipgw.core.notify import Notifier
 from sipgw.core.user import TransactionUser
 from sipgw.db.databases import Engines
 from sipgw.exports import Module
-from sipgw.log import LEVELS, LONGEST, Consumer, LineObserver, LogFile, level_of, log, to_stream, to_syslog
+from sipgw.log import LEVELS, LONGEST, Consumer, LineObserver, LogFile, level_of, log, named, to_stream, to_syslog
 from sipgw.log_json import JsonObserver
 from sipgw.mi.commands import Commands
 from sipgw.options import Options
@@ -64,6 +64,8 @@ def makeService(options: Options) -> SipServer:
     server.notifier = Notifier.of(os.environ)
     server.preprocessor = options["preprocessor"]
     server.json = bool(options["log-json"])
+    server.ids = not options["no-call-ids"]
+    server.user.folding.most = options["log-fold"]
     if options["database"]:
         server.settings["db_default_url"] = options["database"]
     if options["advertised"]:
@@ -168,6 +170,8 @@ class SipServer(Service):
         self.log_file: LogFile | None = None
         self.json = False
         """Whether each line of the log is a JSON object."""
+        self.ids = True
+        """Whether lines name the call that is being handled."""
         self.notifier = Notifier()
         """Whoever started the process and wants to know how it is: systemd."""
         self.status = 0
@@ -253,13 +257,17 @@ class SipServer(Service):
 
     def _observer(self, write: Callable[[int, str], None], consumer: str) -> LineObserver:
         kind = JsonObserver if self.json else LineObserver
-        return kind(write, self.settings["log_prefix"] or "", self.consumers[consumer])
+        made = kind(write, self.settings["log_prefix"] or "", self.consumers[consumer])
+        made.ids = self.ids
+        return made
 
     def write_log(self, level: int, text: str) -> None:
         """Write a line wherever lines of ``level`` go; whoever calls has compared it with the level in force."""
         number = level_of(level)
-        for tap in tuple(self.log_taps):
-            tap(number, text)
+        if self.log_taps:
+            shown = named(text, sys._getframe(1)) if self.ids else text
+            for tap in tuple(self.log_taps):
+                tap(number, shown)
         consumers = self.consumers
         if consumers[self._main].takes(number):
             self._output(level, text)

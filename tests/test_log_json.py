@@ -10,6 +10,7 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from sipgw.log import LineObserver
 from sipgw.log_json import JsonObserver
 from sipgw.testing import EPOCH, Phone, WiredServer
 from tests.children import wait_for
@@ -86,6 +87,25 @@ class ObserverTests(SynchronousTestCase):
         ])
         self.assertIn("bad message from 192.0.2.1", known[-1][0])
         self.assertEqual(known[-1][1:], ("", "abc@x"))
+        self.assertEqual([made.get("call") for made in self.objects()], ["abc", "abc", "abc", None, "abc"])
+
+    def test_plain(self) -> None:
+        """A plain line begins with the same in short, whatever a Call-ID has in it; and without, if that is wanted."""
+        lines: list[str] = []
+        plain = LineObserver(lambda _priority, line: lines.append(line))
+        self.observer = plain
+        wired = WiredServer(SCRIPT.replace("5070", "5060"), before=self.observe)
+        phone = Phone(wired.wire, "192.0.2.1")
+        del lines[:]
+        phone.send(request(call_id="a]:[" + "x" * 99 + "@x"), wired.address)
+        plain.ids = False
+        wired.clock.advance(1.1)
+        plain.ids = True
+        wired.user.log(1, "nothing is going on")
+        named = "[a_:_" + "x" * 20 + "]"
+        self.assertEqual(lines, [
+            f"INFO: {named} evil <null>", f"WARNING: {named} inside", "ERROR: awake", "WARNING: nothing is going on",
+        ])
 
     def observe(self, server: Any) -> None:
         """Let lines of the server come here."""

@@ -86,6 +86,7 @@ class Surroundings:
         self.wall_clock = wall_clock
         self.xlog = log
         """Writes a line of the script's own (``xlog``), whose level has been looked at."""
+        self._write_log = log
         self.globals = settings
         self.log_level: int = settings.get("log_level", 2)
         self.xlog_level: int = settings.get("xlog_level", 2)
@@ -116,7 +117,7 @@ class Surroundings:
     def log(self, level: int, text: str) -> None:
         """Write one line of the server's own, if ``log_level`` lets it through (-3 alert .. 4 debug)."""
         if level <= self.log_level:
-            self.xlog(level, text)
+            self._write_log(level, text)
 
     def add_socket(self, socket: Socket) -> None:
         """Listen on one more socket."""

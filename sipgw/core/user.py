@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred
 from sipgw.aaa import AaaServers
 from sipgw.core.cachedb import Caches
 from sipgw.core.events import EventBus
+from sipgw.core.folding import Folding
 from sipgw.core.status import StatusReports
 from sipgw.core.surroundings import Surroundings
 from sipgw.core.waiting import Drive, within
@@ -78,6 +79,8 @@ class TransactionUser(Surroundings):
         layer: TransactionLayer | None = None,
     ) -> None:
         super().__init__(clock, wall_clock, log, settings)
+        self.folding = Folding(clock, log, call_later)  # which folds nothing unless it is told to
+        self.xlog = self.folding.xlog
         self.statistics = statistics
         self.layer = layer or TransactionLayer()
         self.timers = DelayQueues()

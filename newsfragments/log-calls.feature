@@ -1,0 +1,1 @@
+Each line of the log that is written while a message is handled names its call, `INFO: [a84b4c76e66710] text`, as `--log-json` and HEP do (`--no-call-ids`: not), and floods of one `xlog` are folded into counts (`--log-fold`).
