@@ -217,6 +217,7 @@ class ParamDeclaration:
     unused: str
     name: str = ""
     kind: ParamKind = ParamKind.STR
+    attribute: str = ""
 
 
 def param(
@@ -227,13 +228,15 @@ def param(
     each: str | None = None,
     flag: bool = False,
     unused: str = "",
+    name: str = "",
 ) -> Any:
     """A modparam of this module, an attribute of its instances; the annotation gives its type (``int``, ``str``).
 
     ``check(value)`` raises ``ValueError`` to refuse a value. ``each`` names a method that is called with each value instead
     (OpenSIPS's function parameters, which may be repeated). ``flag``: the value is the name of a branch flag, the attribute its
-    mask. ``unused``: why the value has no meaning here: it is accepted, and one INFO line says so."""
-    return ParamDeclaration(default, doc, check, each, flag, unused)
+    mask. ``unused``: why the value has no meaning here: it is accepted, and one INFO line says so. ``name``: what scripts call
+    it, where an attribute cannot have that name."""
+    return ParamDeclaration(default, doc, check, each, flag, unused, name)
 
 
 @dataclass
@@ -406,8 +409,8 @@ class Module:
 
     def __init__(self, server: Server | None = None, **parameters: Any) -> None:
         self.server: Server = server  # type: ignore[assignment]
-        for key, declaration in self.exports.parameters.items():
-            setattr(self, key, declaration.default)
+        for declaration in self.exports.parameters.values():
+            setattr(self, declaration.attribute, declaration.default)
         for key, requirement in self.exports.requirements.items():
             setattr(self, key, parameters.pop(requirement.module, None))
         for key, stat in self.exports.statistics.items():
@@ -436,9 +439,9 @@ class Module:
         if declaration.each is not None:
             getattr(self, declaration.each)(value)
         elif declaration.flag:
-            setattr(self, name, self.server.user.branch_flags.mask(str(value)))
+            setattr(self, declaration.attribute, self.server.user.branch_flags.mask(str(value)))
         else:
-            setattr(self, name, value)
+            setattr(self, declaration.attribute, value)
         if declaration.unused and self.server is not None:
             self.server.user.log(3, f"modparam {self.name}.{name} has no effect in sipgw: {declaration.unused}")
 
@@ -589,9 +592,9 @@ def _gather(cls: type[Module]) -> Exports:
         hints.update(base.__dict__.get("__annotations__", {}))
         for attribute, value in base.__dict__.items():
             if isinstance(value, ParamDeclaration):
-                value.name = attribute
+                value.name, value.attribute = value.name or attribute, attribute
                 value.kind = _param_kind(cls, attribute, hints.get(attribute))
-                exports.parameters[attribute] = value
+                exports.parameters[value.name] = value
             elif isinstance(value, StatisticDeclaration):
                 exports.statistics[attribute] = value
             elif isinstance(value, EventDeclaration):

@@ -17,6 +17,7 @@ OpenSIPS began and left in the database are understood too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum, IntFlag
 from random import SystemRandom
@@ -477,8 +478,8 @@ class CallTable:
         return self._call_ids.get(call_id, [])
 
     def find(self, name: str) -> Call | None:
-        """The dialog whose name or Call-ID that is."""
-        found = self.by_number(number_of(name))
+        """The dialog whose name, number or Call-ID that is."""
+        found = self.by_number(int(name) if re.fullmatch("[0-9]{1,19}", name) else number_of(name))
         if found is None or found.state is State.DELETED:
             found = next((call for call in self.by_call_id(name) if call.state is not State.DELETED), found)
         return found
