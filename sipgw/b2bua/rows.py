@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sipgw.b2bua.description import Told
 from sipgw.b2bua.legs import Leg, Role, State
+from sipgw.b2bua.port import NOTHING, Content
 from sipgw.interfaces import Value as Stored
 from sipgw.sip.address import NameAddr, parse_list
 from sipgw.sip.dialog import Dialog, DialogId
@@ -89,6 +91,11 @@ def leg_row(leg: Leg, session: str, module: str = "b2b_logic", more: Mapping[str
         keep["contact"] = leg.contact
     if dialog.secure:
         keep["secure"] = True
+    if leg.said != NOTHING:
+        keep["said"] = [leg.said.headers, leg.said.body.decode("utf-8", "surrogateescape"), leg.said.content_type]
+    told = leg.told
+    if told.origin:
+        keep["told"] = [told.origin, told.version, told.last.decode("utf-8", "surrogateescape"), told.own]
     if leg.avps:
         keep["avps"] = leg.avps
     if leg.flags:
@@ -179,6 +186,12 @@ def read_leg(row: Mapping[str, Any], find_socket: Callable[[str], Any]) -> Leg:
     leg.avps = {str(name): list(values) for name, values in kept.get("avps", {}).items()}
     leg.flags = set(map(str, kept.get("flags", ())))
     leg.contact_params = str(kept.get("contact_params", ""))
+    if "said" in kept:
+        headers, body, kind = map(str, kept["said"])
+        leg.said = Content(headers, body.encode("utf-8", "surrogateescape"), kind)
+    if "told" in kept:
+        origin, version, last, is_own = kept["told"]
+        leg.told = Told(str(origin), int(version), str(last).encode("utf-8", "surrogateescape"), bool(is_own))
     leg.acknowledged = not server and bool(kept.get("acknowledged", not kept))
     return leg
 
@@ -257,7 +270,8 @@ class SessionRow:
             for name, value in zip(("type", "sid", "from", "to", "key"), values, strict=True):
                 row[f"e{number}_{name}"] = value
             if number < 3:
-                row[f"e{number}_sdp"] = None
+                last = b"" if leg is None else leg.told.last
+                row[f"e{number}_sdp"] = last.decode("utf-8", "replace") or None
         _fitted(row, SESSION_LENGTHS)
         return row
 

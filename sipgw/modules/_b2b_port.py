@@ -64,7 +64,7 @@ class Entities:
     def new_key(self) -> str:
         """A name that no leg has, and that nobody can guess."""
         self._count += 1
-        first, last = self._random.getrandbits(10), self._random.getrandbits(48)
+        first, last = self._random.getrandbits(9), self._random.getrandbits(48)  # COMPAT: server_hsize of OpenSIPS is 9
         return f"{self.prefix}{first}.{self._count}.{int(self.user.wall_clock())}.{last}"
 
     def add(self, session: Held, *legs: Leg) -> None:

@@ -1,14 +1,17 @@
 """Back-to-back sessions that outlive the server: their rows, and how they go on.
 
 What the table of sessions has no column for - the context, the routes of the script - stands with the first leg. A leg whose
-answer nobody has acknowledged yet is acknowledged, a BYE that nobody has answered is sent again; a session of which one side had
-not answered, in the middle of a bridge, ends. Re-INVITEs that were under way are forgotten: whoever sent one sends it again."""
+answer nobody has acknowledged yet is acknowledged, a BYE that nobody has answered is sent again. In the middle of a bridge who is
+kept talks with the new one, if that had answered, or with the old one again, if that had not been hung up on; both get
+re-INVITEs. Re-INVITEs of phones that were under way are forgotten: whoever sent one sends it again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from sipgw.b2bua import bridge as bridges
+from sipgw.b2bua.bridge import Bridge
 from sipgw.b2bua.legs import Event, Leg, Role, State
 from sipgw.b2bua.port import Logic
 from sipgw.b2bua.rows import LOGIC, LOGIC_KEY, LOGIC_VERSION, SessionRow, kept_of, lasts, text_of, unanswered
@@ -96,6 +99,8 @@ class Restoring(Storing):
             kept.update(kept_of(its).get("session", {}))
             number = found.legs.index(leg.key) if leg.key in found.legs else -1
             leg.id = leg.id or (found.ids[number] if number >= 0 else "")
+            if not leg.told.origin and number in (0, 1):
+                leg.told.fit(text_of(row.get(f"e{number + 1}_sdp")).encode("utf-8", "surrogateescape"), False)
         pair = [
             legs[key][0] if key in legs else unanswered(row, number) for number, key in enumerate(found.legs[:2], 1)
         ]
@@ -114,9 +119,10 @@ class Restoring(Storing):
             self.b2b_entities.store.loaded(session, {key: its for key, (_, its) in legs.items()})
             self.store.loaded(session, {session.key: row})
         self.ends_at(session)
-        self.entities.after(0, lambda: self._go_on(session))
+        bridging = unanswered(row, 2) if kept.get("bridging") else None
+        self.entities.after(0, lambda: self._go_on(session, bridging))
 
-    def _go_on(self, session: Session) -> None:
+    def _go_on(self, session: Session, bridging: Leg | None) -> None:
         """Do what the server that has ended has left undone."""
         for leg in session.legs:
             if leg.state in (State.ANSWERED, State.PARTING):
@@ -127,6 +133,22 @@ class Restoring(Storing):
             elif leg.state is State.LEAVING:
                 leg.state = State.TALKING
                 session.leave(leg)
-        if any(leg.is_over for leg in session.pair):
+        if bridging is not None:
+            self._join_again(session, bridging)
+        elif any(leg.is_over for leg in session.pair):
             session.end()
             session.check()
+
+    def _join_again(self, session: Session, nobody: Leg) -> None:
+        """Go on with a session in the middle of a bridge: the new one may not have answered, the old one may be gone."""
+        kept, new = session.pair
+        others = [leg for leg in (new, *session.aside) if leg.state is State.TALKING]
+        if kept.state is not State.TALKING or not others:
+            session.end()
+            session.check()
+            return
+        session.aside = [leg for leg in session.aside if leg is not others[0]]
+        session.pair = [kept, nobody]
+        bridges.begin(session, Bridge(kept, others[0]))
+        for leg in others[1:]:
+            session.leave(leg)

@@ -304,7 +304,8 @@ class B2bLogic(Options, Restoring):
 
     def kept(self, session: Session) -> Mapping[str, Any]:
         """What else of a session is stored."""
-        return {"values": session.values, "routes": self._routes.get(session.key, ("", ""))}
+        bridging = {"bridging": True} if session.bridge is not None else {}
+        return {"values": session.values, "routes": self._routes.get(session.key, ("", "")), **bridging}
 
     def logic_of(self, session: Session, kept: Mapping[str, Any]) -> Logic | None:
         """The routes that decided, where they are still there; those of the modparams where OpenSIPS has stored the session."""

@@ -9,7 +9,7 @@ from sipgw.testing import Phone, WiredServer, finished
 from tests.db.memory import MemoryDatabase, MemoryDatabases
 from tests.modules.calls import ALICE, BOB, CAROL, HEAD
 from tests.modules.test_b2b_logic import SDP, Back
-from tests.proxy.rig import request
+from tests.proxy.rig import request, response
 
 PARAMS = """
 modparam("b2b_entities", "db_url", "memory:")
@@ -326,8 +326,64 @@ class RestartTests(StoredBack):
             self.reply(bye, 200, port)
         self.gone()
 
+    def joined_again(self, first: int, tag: str, other: int, its: str) -> None:
+        """After a restart two get re-INVITEs until they have one another's descriptions."""
+        (offer,) = self.sent(first)
+        self.assertEqual((offer.method, offer.body), ("INVITE", b""))
+        self.reply_as(offer, tag, first, SDP % tag)
+        (match,) = self.sent(other)
+        self.assertEqual((match.method, match.body.split(b" ")[0]), ("INVITE", (SDP % tag).encode().split(b" ")[0]))
+        self.reply_as(match, its, other, SDP % its)
+        self.assertEqual((self.said(first), self.said(other)), (["ACK"], ["ACK"]))
+
+    def reply_as(self, to: Any, tag: str, port: int, sdp: str) -> None:
+        """A phone accepts a re-INVITE."""
+        data = response(to, 200, extra=f"Contact: <sip:{tag}@127.0.0.1:{port}>\r\n").replace(b";tag=b1\r\n", b"\r\n")
+        if b";tag=" not in data.split(b"To:")[1].split(b"\r\n")[0]:
+            data = data.replace(b"\r\nCall-ID", b";tag=b1\r\nCall-ID", 1)
+        self.arrive(self.message(data, sdp), port)
+
+    def test_middle_of_bridge(self) -> None:
+        """In the middle of a bridge who is kept goes on with the new one that has answered, else with the old one."""
+        rest = """
+        route[asked] {
+            if ($rm == "INFO") {
+                b2b_send_reply(200, "OK");
+                b2b_client_new("third", "sip:carol@127.0.0.1:7003");
+                b2b_bridge("peer", "third");
+                exit;
+            }
+            b2b_pass_request();
+        }
+        route[answered] { b2b_handle_reply(); }
+        """
+        for answered in (False, True):
+            self.store(begin=OWN, rest=rest)
+            self.talk()
+            self.within("INFO", BOB)
+            self.assertEqual(self.said(BOB), ["200 INFO"])
+            (invite,) = self.sent(CAROL)
+            if answered:
+                extra = f"Contact: <sip:carol@127.0.0.1:{CAROL}>\r\n"
+                self.arrive(self.message(response(invite, 200, tag="c1", extra=extra), SDP % "carol"), CAROL)
+            self.sent(ALICE)
+            self.restart()
+            if answered:
+                self.assertEqual((self.said(CAROL), self.said(BOB)[:1]), (["ACK"], ["BYE"]))
+                self.joined_again(ALICE, "alice", CAROL, "carol")
+                self.within("BYE", ALICE)
+                self.assertEqual(self.said(CAROL), ["BYE"])
+            else:
+                self.joined_again(ALICE, "alice", BOB, "bob")
+                self.within("BYE", ALICE)
+                self.assertEqual(self.said(BOB), ["BYE"])
+            self.wait(40)
+            self.sent(CAROL)
+            self.gone()
+            del self.phones
+
     def test_bridge_then_restart(self) -> None:
-        """A call that was bridged goes on with who talks now; one that is being bridged ends."""
+        """A call that was bridged goes on with who talks now; one that is being bridged, and whose old side is gone, ends."""
         for answered in (True, False):
             self.store()
             self.talk()
