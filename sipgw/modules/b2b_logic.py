@@ -21,8 +21,9 @@ from sipgw.exports import REQUEST, Avp, HeaderText, function, listed, mi, param,
 from sipgw.mi.commands import MIError
 from sipgw.modules._b2b_options import InitFlags, Options, client_flags, init_flags, reply_flags
 from sipgw.modules._b2b_port import KEPT
-from sipgw.modules._b2b_restore import TOP_HIDING, Restoring
+from sipgw.modules._b2b_restore import TOP_HIDING
 from sipgw.modules._b2b_routes import edited
+from sipgw.modules._b2b_scenarios import Course, Draft, Scenarios
 from sipgw.proxy.disguise import is_uri
 from sipgw.proxy.originate import new_request
 from sipgw.script.regex import BadPattern, compile_regex
@@ -37,19 +38,6 @@ _BRIDGE = "bridging calls that are not answered yet comes in a later version of 
 _DRAFTS = "b2b drafts"
 _VALUES = "b2b values"
 _CURRENT = "b2b current"
-
-
-@dataclass
-class Draft:
-    """An entity that the script has made for a session that is yet to begin."""
-
-    id: str
-    uri: str = ""
-    proxy: str = ""
-    display: str = ""
-    contact: str = ""
-    headers: str = ""
-    numbered: bool = False
 
 
 @dataclass(slots=True)
@@ -81,7 +69,7 @@ def name_pattern(text: str) -> Callable[[str], object]:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
-class B2bLogic(Options, Restoring):
+class B2bLogic(Options, Scenarios):
     """Joins the two legs of back-to-back calls."""
 
     name = "b2b_logic"
@@ -180,6 +168,8 @@ class B2bLogic(Options, Restoring):
         if id == TOP_HIDING:
             client = drafts.get("client") or Draft("client1", run.uri, run.dst_uri or "")
             routes = "", ""
+        elif not drafts and id.partition("/")[0] in self.scenarios:
+            return self.init_scenario(run, id, [])
         elif "client" not in drafts or "server" not in drafts:
             run.user.log(-1, "b2b_init_request: make the entities first, with b2b_server_new and b2b_client_new")
             return False
@@ -192,8 +182,15 @@ class B2bLogic(Options, Restoring):
                     return False
         return self._begin(run, request, id, drafts.get("server") or Draft("server1"), client, chosen, routes)
 
+    def begin_call(
+        self, run: Run, request: Request, scenario: str, server: Draft, client: Draft, flags: str, course: Course
+    ) -> bool:
+        """Begin a session by a scenario."""
+        return self._begin(run, request, scenario, server, client, init_flags(flags), ("", ""), course)
+
     def _begin(
-        self, run: Run, request: Request, scenario: str, server: Draft, client: Draft, flags: InitFlags, routes: tuple[str, str]
+        self, run: Run, request: Request, scenario: str, server: Draft, client: Draft, flags: InitFlags, routes: tuple[str, str],
+        course: Course | None = None,
     ) -> bool:
         user, entities = run.user, self.entities
         hops = request.max_forwards
@@ -215,7 +212,7 @@ class B2bLogic(Options, Restoring):
             )
             session = begin(
                 self._new_key(caller), caller, callee, entities, scenario="" if scenario == TOP_HIDING else scenario,
-                logic=self if any(routes) else None, values=run.keep().get(_VALUES, {}),
+                logic=self if any(routes) or course is not None else None, values=run.keep().get(_VALUES, {}),
             )
         except SipError as error:
             user.reply(run, error.status, error.reason)
@@ -238,6 +235,8 @@ class B2bLogic(Options, Restoring):
         context.kept[KEPT] = run.keep()[KEPT] = session, caller
         self.sessions[session.key] = session
         self._routes[session.key] = routes
+        if course is not None:
+            self.courses[session.key] = course
         entities.add(session, caller, callee)
         self.ends[session.key] = int(user.wall_clock()) + self.max_duration if self.max_duration else 0
         limit = self.b2bl_th_init_timeout if flags.setup_timeout is None else flags.setup_timeout
@@ -296,6 +295,7 @@ class B2bLogic(Options, Restoring):
         self.sessions.pop(session.key, None)
         self._routes.pop(session.key, None)
         self.ends.pop(session.key, None)
+        self.courses.pop(session.key, None)
         timer = self._timers.pop(session.key, None)
         if timer is not None:
             timer.cancel()
@@ -304,19 +304,23 @@ class B2bLogic(Options, Restoring):
 
     def kept(self, session: Session) -> Mapping[str, Any]:
         """What else of a session is stored."""
+        routes = self._routes.get(session.key, ("", ""))
         bridging = {"bridging": True} if session.bridge is not None else {}
-        return {"values": session.values, "routes": self._routes.get(session.key, ("", "")), **bridging}
+        return {"values": session.values, "routes": routes, **bridging, **self.course_kept(session)}
 
     def logic_of(self, session: Session, kept: Mapping[str, Any]) -> Logic | None:
         """The routes that decided, where they are still there; those of the modparams where OpenSIPS has stored the session."""
         usual = ("", "") if session.scenario in ("", TOP_HIDING) else (self.script_req_route, self.script_reply_route)
         names = tuple(map(str, kept.get("routes", usual)))
         routes = self._routes[session.key] = names if len(names) == 2 else ("", "")
-        return self if any(routes) else None
+        return self if self.course_of(session, kept) or any(routes) else None
 
     def ends_at(self, session: Session) -> None:
         """End a session that goes on when its time is over."""
         ends = self.ends[session.key]
+        timer = self._timers.pop(session.key, None)
+        if timer is not None:
+            timer.cancel()
         if ends:
             left = max(0, ends - int(self.server.user.wall_clock()))
             self._timers[session.key] = self.entities.after(left, lambda: session.end(408, "Request Timeout"))
@@ -324,7 +328,9 @@ class B2bLogic(Options, Restoring):
     # -- the script's own logic (``session.Logic``)
 
     def request(self, session: Session, leg: Leg, request: Request, token: Any) -> None:
-        """Run the request route of ``session``."""
+        """Run the request route of ``session``, or do what its scenario says."""
+        if session.key in self.courses and self.follow(session, leg, request, token):
+            return
         name = self._routes.get(session.key, ("", ""))[0]
         route = self.server.user.routes.named.get(name)
         if route is None:
@@ -431,11 +437,33 @@ class B2bLogic(Options, Restoring):
         run.user.log_rarely("b2b_bridge", -1, f"b2b_bridge: {entity1!r} and {entity2!r} are not an entity and a new client")
         return False
 
+    def can_join(self, session: Session, kept: Leg) -> bool:
+        """Whether ``kept`` may be joined with somebody new."""
+        return kept.dialog is not None and kept.state is State.TALKING and bridges.can_begin(session, kept)
+
+    def join(
+        self, session: Session, kept: Leg, draft: Draft, *, media: str = "", early_offer: bool = False, wait: bool = True
+    ) -> bool:
+        """Let ``kept`` talk with somebody new, and hear ``media`` meanwhile."""
+        if not self.can_join(session, kept):
+            return False
+        bridge = Bridge(kept, self._called(session, kept, draft), early_offer=early_offer, wait=wait)
+        if media:
+            bridge.media = self._called(session, kept, Draft("media", media))
+        bridges.begin(session, bridge)
+        return True
+
     def _bridge(self, session: Session, kept: Leg, draft: Draft, wait: bool = True) -> bool:
         """Join ``kept`` with a new leg."""
-        dialog = kept.dialog
-        if dialog is None or not bridges.can_begin(session, kept):
+        if kept.dialog is None or not bridges.can_begin(session, kept):
             return False
+        bridges.begin(session, Bridge(kept, self._called(session, kept, draft), wait=wait))
+        return True
+
+    def _called(self, session: Session, kept: Leg, draft: Draft) -> Leg:
+        """A new leg that is to be called in the name of who ``kept`` talks with."""
+        dialog = kept.dialog
+        assert dialog is not None
         contact = _contact(draft.contact) or self.contact_at(None, kept.socket)
         display = draft.display or NameAddr.parse(dialog.remote).display
         uri = NameAddr.parse(dialog.remote).uri_text
@@ -446,8 +474,7 @@ class B2bLogic(Options, Restoring):
         new = Leg(invite.call_id, Role.CLIENT, invite, id=draft.id, socket=kept.socket, contact=contact, next_hop=draft.proxy)
         new.avps = kept.avps
         self.entities.add(session, new)
-        bridges.begin(session, Bridge(kept, new, wait=wait))
-        return True
+        return new
 
     @mi("bridge", alias="b2b_bridge", recipes=(("dialog_id", "new_uri"), ("dialog_id", "new_uri", "flag")))
     def bridge(self, dialog_id: str, new_uri: str, flag: int = 0) -> None:

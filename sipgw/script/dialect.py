@@ -77,6 +77,7 @@ FUNCTIONS: dict[str, str] = {
 
 MODULES: dict[str, str] = {
     "avpops": "sqlops",
+    "b2b_logic_xml": "b2b_logic",
     "event_jsonrpc": "event_stream",
     "mi_json": "mi_http",
     "mi_xmlrpc_ng": "mi_xmlrpc",
@@ -177,7 +178,6 @@ GONE: dict[str, str] = {
     "sca_set_calling_line": "write sca_set_called_line() of presence_callinfo",
     "sms_send_msg": "the module sms has gone",
     "sms_send_msg_to_net": "the module sms has gone",
-    "b2b_logic_xml": "scenarios are written in the script: b2b_init_request()",
     "lcr": "drouting does least cost routing",
     "seas": "there is no successor",
     "sms": "smpp is what comes nearest",
@@ -191,6 +191,8 @@ class Modernisation:
     def __init__(self, symbols: Symbols | None) -> None:
         self.symbols = symbols
         self.warnings: list[ScriptWarning] = []
+        self.has_scenarios = False
+        """Whether back-to-back calls have scenarios in XML files."""
 
     def hint(self, node: Node, text: str, hint: str) -> None:
         """Note one use of something old."""
@@ -200,6 +202,7 @@ class Modernisation:
         """Rewrite a whole configuration."""
         items: list[Item] = []
         loaded = {module.name for module in config.modules}
+        self.has_scenarios = any(isinstance(item, ModParam) and item.name == "script_scenario" for item in config.items)
         for item in config.items:
             if isinstance(item, Setting):
                 items.extend(self.setting(item))
@@ -334,7 +337,33 @@ class Modernisation:
         if call.name in ("uac_replace_from", "uac_replace_to") and len(arguments) == 1:
             self.hint(call, f"{call.name}() takes a display name before the URI", f"write {call.name}( , uri)")
             return replace(call, arguments=(None, *arguments))
+        if call.name == "b2b_init_request" and arguments:
+            return self.back_to_back(call, arguments)
         return call
+
+    def back_to_back(self, call: Call, arguments: tuple[Any, ...]) -> Call:
+        """Rewrite b2b_init_request() of before 3.2: flags were letters behind the id, and scenarios took parameters."""
+        first = arguments[0]
+        text = first.value if isinstance(first, Str) else ""
+        name, _, letters = text.partition("/")
+        if name == "top hiding" and letters and len(arguments) == 1 and _LETTERS(letters):
+            flags = ",".join(word.format(number) for letter, number in _LETTER.findall(letters) for word in [B2B_FLAGS[letter]])
+            self.hint(call, "the flags of b2b_init_request() are words", f'write b2b_init_request("top hiding", "{flags}")')
+            return replace(call, arguments=(replace(first, value=name), Str(flags, pos=first.pos)))
+        if not self.has_scenarios or name == "top hiding":
+            return call
+        second = arguments[1] if len(arguments) > 1 else None
+        if letters or (second is not None and not (isinstance(second, Str) and _WORDS(second.value))):
+            self.hint(call, "scenarios in XML files are begun by b2b_init_scenario()", "write b2b_init_scenario(...)")
+            return replace(call, name="b2b_init_scenario")
+        return call
+
+
+B2B_FLAGS = {"t": "setup-timeout={}", "a": "transparent-auth", "p": "preserve-to"}
+"""The letters that were flags of b2b_init_request()."""
+_LETTER = re.compile(r"([tap])([0-9]*)")
+_LETTERS: Callable[[str], Any] = re.compile(r"(?:t[0-9]+|[ap])+").fullmatch
+_WORDS: Callable[[str], Any] = re.compile(r"[ ,]*(?:[a-z-]+(?:=[0-9]+)?[ ,]*)*").fullmatch
 
 
 _INTEGER: Callable[[str], Any] = re.compile(r"-?[0-9]{1,9}").fullmatch

@@ -112,6 +112,29 @@ class DialectTests(SynchronousTestCase):
             assert isinstance(found, Call)
             self.assertEqual((found.arguments, len(hints)), (arguments, count), text)
 
+    def test_back_to_back(self):
+        """b2b_init_request() of before 3.2: letters for flags, and parameters of scenarios in XML files."""
+        head = 'modparam("b2b_logic_xml", "script_scenario", "/etc/a.xml")\n'
+        for text, name, arguments, count in (
+            ('b2b_init_request("top hiding/t300ap");', "b2b_init_request",
+             ["top hiding", "setup-timeout=300,transparent-auth,preserve-to"], 1),
+            ('b2b_init_request("top hiding");', "b2b_init_request", ["top hiding"], 0),
+            ('b2b_init_request("top hiding", "preserve-to");', "b2b_init_request", ["top hiding", "preserve-to"], 0),
+            ('b2b_init_request("prepaid", "sip:a@b", "sip:c@d");', "b2b_init_scenario", ["prepaid", "sip:a@b", "sip:c@d"], 1),
+            ('b2b_init_request("prepaid/t30", "sip:a@b");', "b2b_init_scenario", ["prepaid/t30", "sip:a@b"], 1),
+            ('b2b_init_request("mine", "setup-timeout=5", "asked");', "b2b_init_request",
+             ["mine", "setup-timeout=5", "asked"], 0),
+            ('b2b_init_request("prepaid");', "b2b_init_request", ["prepaid"], 0),
+        ):
+            config, warnings = modernise(parse(f"{head}route {{ {text} }}"), None)
+            (found,) = [node for item in config.items for node in walk(item) if isinstance(node, Call)]
+            self.assertEqual(found.name, name)
+            self.assertEqual([getattr(argument, "value", argument) for argument in found.arguments], arguments, text)
+            self.assertEqual(len(warnings), 1 + count)  # one for the module
+        plain, _ = statement('b2b_init_request("a", "$var(x)");')
+        assert isinstance(plain, Call)
+        self.assertEqual(plain.name, "b2b_init_request")
+
     def test_unchanged(self):
         """What is written in today's language is shared, not copied."""
         config = parse('route { if (is_method("INVITE")) { $var(x) = 1 + 2; t_relay(); } }')
