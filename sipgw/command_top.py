@@ -116,7 +116,7 @@ class Watch:
         self._client = client
         self._every = max(0.1, every)
         self._next = 0.0
-        self.state.version = plain(client.call("version")["Server"]).replace("(", "").replace(")", "")
+        self.state.version = plain(client.call("version")["Server"]).partition(", by ")[2]
         client.subscribe(statistics=[name for name in GROUPS if self._there(name)], every=self._every)
 
     def _there(self, name: str) -> bool:

@@ -144,7 +144,7 @@ class TopTests(ChildTests):
 
         wait_for(looked, "the screen shows the route")
         fixed = [re.sub(r"[\d.]+|[ ▁-█]+$", "#", re.sub(" +", " ", line)) for line in shown.splitlines()]
-        self.assertTrue(fixed[0].startswith("sipgw #"), shown)
+        self.assertTrue(fixed[0].startswith("sipgw # up"), shown)
         self.assertEqual(
             fixed[1:11],
             [
