@@ -10,12 +10,13 @@ from sipgw.modules.dialog import Dialog, match_mode
 from sipgw.modules.tm import Tm
 from sipgw.proxy.dialogs import CallFlag
 from sipgw.proxy.following import DID_FALLBACK, call_of, within_of
-from sipgw.proxy.hiding import HIDDEN, LETTERS, HiddenCalls, HiddenContacts, HideFlag, Passed, fit_user, names_of
-from sipgw.script.run import Run
+from sipgw.proxy.hidden_contacts import DECODED, HiddenContacts, OneWay, Side
+from sipgw.proxy.hiding import HIDDEN, LETTERS, HiddenCalls, HideFlag, Passed, fit_user, names_of
+from sipgw.script.run import Run, Value
+from sipgw.sip.address import NameAddr
+from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.grammar import is_token
 from sipgw.sip.message import Request
-
-_TRUSTED = "hiding one way only, and Record-Routes of our own with it, come in a later version of sipgw"
 
 
 def hide_flags(text: str) -> HideFlag:
@@ -47,6 +48,12 @@ def encode_param(text: str) -> tuple[str, str, str]:
     return name, password, layout.upper()
 
 
+def uri_part(text: str) -> None:
+    """Refuse what is no part of a URI."""
+    if text.lower() not in ("host", "port", "user", "params"):
+        raise ValueError(f"write host, port, user or params, not {text!r}")
+
+
 def scheme(text: str) -> None:
     """Refuse what is no way to encode."""
     if text.lower() not in ("base64", "base32"):
@@ -57,8 +64,6 @@ class TopologyHiding(Module):
     """Hides the two sides of a dialog from each other."""
 
     name = "topology_hiding"
-    later = dict.fromkeys(("th_internal_trusted_tag", "th_external_socket_tag", "th_auto_route_on_trusted_socket"), _TRUSTED)
-
     tm: Tm = requires("tm")
     dialog: Dialog | None = requires("dialog", optional=True)
 
@@ -82,6 +87,16 @@ class TopologyHiding(Module):
     th_contact_encode_param_password: str = param(
         "", "The parameter of our Contacts without a dialog, and what seals it: 'thinfo:a-secret'; a second one is only read",
         check=encode_param, each="_key",
+    )
+
+    th_internal_trusted_tag: str = param(
+        "", "The tag of sockets inside: what goes in by them without a dialog keeps its Vias, its Contact and its Record-Routes"
+    )
+    th_external_socket_tag: str = param(
+        "", "The tag of the socket by which requests leave that come from inside by a Route of another server"
+    )
+    th_auto_route_on_trusted_socket: int = param(
+        1, "Whether what goes in has a Record-Route of ours, by which topology_hiding_match() knows requests from inside: 0 or 1"
     )
 
     def __init__(self, server: Any = None, **parameters: Any) -> None:
@@ -111,7 +126,10 @@ class TopologyHiding(Module):
         if name not in [key for key, _ in keys]:
             raise ValueError(f"topology_hiding: th_use_param is {name!r}, which th_contact_encode_param_password does not name")
         base32 = self.th_contact_encode_scheme.lower() == "base32"
-        self.contacts = HiddenContacts(self.tm, passed, keys, name, base32)
+        one_way = OneWay(
+            self.th_internal_trusted_tag, self.th_external_socket_tag, bool(self.th_auto_route_on_trusted_socket)
+        )
+        self.contacts = HiddenContacts(self.tm, passed, keys, name, base32, one_way)
         if self.dialog is not None:
             names = self.th_contact_caller_username_var, self.th_contact_callee_username_var
             self.calls = HiddenCalls(
@@ -175,3 +193,52 @@ class TopologyHiding(Module):
         if found is None or self.calls is None or not found.call.module_flags & HideFlag.CALL_ID:
             return None
         return self.calls.call_id(found.call, found.call.winner)
+
+    @pvar("TH_decoded_contact")
+    def decoded_contact(self, run: Run) -> str | None:
+        """``$TH_decoded_contact``: where the Contact leads that a request without a dialog has come by, as ``<URI>``."""
+        side = _decoded(run)
+        return None if side is None else f"<{side.target}>"
+
+    @pvar("TH_decoded_contact", named=True, check=uri_part)
+    def decoded_contact_part(self, run: Run, part: str) -> Value:
+        """``$(TH_decoded_contact(host))``: a part of it: host, port, user or params."""
+        return _part(self.decoded_contact(run), part)
+
+    @pvar("TH_decoded_routes", indexed=True)
+    def decoded_routes(self, run: Run, index: int | str | None = None) -> str | None:
+        """``$(TH_decoded_routes[index])``: the routes by which that request goes on, from 0 on, or from -1 back."""
+        side = _decoded(run)
+        routes = () if side is None else side.routes
+        place = index if isinstance(index, int) else 0
+        return routes[place] if -len(routes) <= place < len(routes) else None
+
+    @pvar("TH_decoded_routes", named=True, indexed=True, check=uri_part)
+    def decoded_routes_part(self, run: Run, part: str, index: int | str | None = None) -> Value:
+        """``$(TH_decoded_routes(host)[index])``: a part of one of them."""
+        return _part(self.decoded_routes(run, index), part)
+
+    @pvar("TH_decoded_routes_count")
+    def decoded_routes_count(self, run: Run) -> int:
+        """``$TH_decoded_routes_count``: how many they are."""
+        side = _decoded(run)
+        return 0 if side is None else len(side.routes)
+
+
+def _decoded(run: Run) -> Side | None:
+    found: Side | None = None if run.context is None else run.context.get(DECODED)
+    return found
+
+
+def _part(text: str | None, part: str) -> Value:
+    """A part of the URI of a name-addr."""
+    if text is None:
+        return None
+    try:
+        uri = NameAddr.parse(text).uri
+    except MalformedMessage:
+        return None
+    name = part.lower()
+    if name == "port":
+        return uri.port or 0
+    return {"host": uri.host, "user": uri.user, "params": (uri.params or "").lstrip(";")}[name] or None

@@ -7,16 +7,16 @@ request is to go must then be found by that URI. There are two ways:
 
 - ``HiddenCalls``: the module dialog follows the call. Our Contact has the name of the dialog (``;did=``, or in the user), and the
   dialog keeps the rest, through a restart too. The Call-ID can be another one on the callee's side.
-- ``HiddenContacts``: nothing is kept. All that must be known of a side - its Contact, its route set, our socket that faces it -
-  is sealed into a parameter of the Contact that the other side is given. It is keyed and checksummed (``sealed.py``): a stranger
-  can neither read it nor make one, so nobody can aim us at a place that no Contact has named.
+- ``HiddenContacts`` (``hidden_contacts.py``): nothing is kept. All that must be known of a side - its Contact, its route set, our
+  socket that faces it - is sealed into a parameter of the Contact that the other side is given. It is keyed and checksummed
+  (``sealed.py``): a stranger can neither read it nor make one, so nobody can aim us at a place that no Contact has named.
 
 A 3xx keeps its Contact: it says where else to try, which hiding must not lose (so does OpenSIPS)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import partial
@@ -85,18 +85,25 @@ def _contact_line(contact: Contact, request: Message, _edits: EditList, way: Any
     return "" if way is None else f"Contact: {contact(way[1].socket, request)}"
 
 
-def hide_response(contact: Contact, socket: Any, request: Request, response: Response, edits: EditList) -> EditList:
-    """Give ``response`` the Vias, Record-Route and Call-ID of its ``request`` as it came by ``socket``, and a Contact of ours."""
-    vias = response.positions("via")
-    restored = [request.lines[line] for line in request.positions("via")]
+def hide_response(
+    contact: Contact | None, socket: Any, request: Request, response: Response, edits: EditList, *, vias: bool = True,
+    routes: tuple[str, ...] = ("record-route",),
+) -> EditList:
+    """Give ``response`` the Vias, Record-Route and Call-ID of its ``request`` as it came by ``socket``, and a Contact of ours.
+
+    ``contact``: None, and it keeps its own; ``vias``: not, if it has come back with those of the request; ``routes``: (), if
+    it gets Record-Routes from elsewhere."""
+    above = response.positions("via")
+    restored = [request.lines[line] for line in request.positions("via")] if vias else []
     if 100 < response.status < 300:
-        restored += [request.lines[line] for line in request.positions("record-route")]
-    for line in (*vias, *response.positions("record-route")):
+        restored += [request.lines[line] for name in routes for line in request.positions(name)]
+    for line in (*(above if vias else ()), *response.positions("record-route")):
         edits = edits.delete(line)
-    edits = edits.insert_before(vias[0], "\r\n".join(restored))
+    if restored:
+        edits = edits.insert_before(above[0], "\r\n".join(restored))
     edits = edits.replace(response.positions("call-id")[0], request.lines[request.positions("call-id")[0]])
-    lines = response.positions("contact")
-    if lines and not 300 <= response.status < 400 and response.contacts and not response.contacts[0].star:
+    lines = response.positions("contact") if contact is not None else []
+    if contact is not None and lines and not 300 <= response.status < 400 and response.contacts and not response.contacts[0].star:
         for line in lines:
             edits = edits.delete(line)
         edits = edits.insert_before(lines[0], f"Contact: {contact(socket, response)}")
@@ -282,130 +289,6 @@ class HiddenCalls:
         return call_id if octets is None else octets.decode("utf-8", "surrogateescape")
 
 
-# -- without dialogs
-
-
-@dataclass(frozen=True)
-class Side:
-    """What is sealed into a Contact: how to reach the side that it stands for.
-
-    ``target``: its Contact. ``routes``: its route set, in the order of our requests. ``socket``: ours that faces it, as text.
-    ``back``: the route set of whoever is given this Contact, for Contacts that this one gives later."""
-
-    target: str
-    routes: tuple[str, ...]
-    socket: str
-    back: tuple[str, ...] = ()
-
-    def pack(self) -> bytes:
-        """As octets."""
-        lines = (self.target, self.socket, ",".join(self.routes), ",".join(self.back))
-        return "\n".join(lines).encode("utf-8", "surrogateescape")
-
-    @classmethod
-    def unpack(cls, octets: bytes) -> Side | None:
-        """From octets; None if they are none."""
-        lines = octets.decode("utf-8", "surrogateescape").split("\n")
-        if len(lines) != 4:
-            return None
-        return cls(lines[0], _routes(lines[2]), lines[1], _routes(lines[3]))
-
-
-_route = re.compile(r"[^,<]*<[^>]*>[^,]*").findall
-
-
-def _routes(text: str) -> tuple[str, ...]:
-    return tuple(value.strip() for value in _route(text))
-
-
-class HiddenContacts:
-    """Hides dialogs of which nothing is kept.
-
-    ``keys``: the parameters of our Contacts that are understood, each with its secret; ``name``: the one that new ones have."""
-
-    def __init__(self, tm: Any, passed: Passed, keys: Iterable[tuple[str, bytes]], name: str, base32: bool) -> None:
-        self._tm = tm
-        self._passed = passed
-        self._seals = {key.lower(): Seal(secret, b"thinfo") for key, secret in keys}
-        self._name = name
-        self._base32 = base32
-
-    def begin(self, run: Run, flags: HideFlag, users: tuple[str, str]) -> None:
-        """Hide the dialog that the request of ``run`` begins; ``users`` as of ``HiddenCalls.begin``."""
-        request = run.message
-        own = tuple(map(str, request.record_routes))
-        keep = bool(flags & HideFlag.KEEP_USER)
-        came = _socket_text(run.flow.socket)  # type: ignore[union-attr]
-        hide_request(run, partial(self._contact, own, came, (), users[1], keep))
-        self._tm.rewrite_replies(run, partial(self._answered, run, own, users[0], keep))
-
-    def _answered(
-        self, run: Run, own: tuple[str, ...], user: str, keep: bool, request: Request, response: Response, edits: EditList
-    ) -> EditList:
-        """Hide who answers the first request."""
-        theirs = tuple(map(str, response.record_routes))[::-1]
-        contact = partial(self._contact, theirs, self._left_by(run, response), own, user, keep)
-        return hide_response(contact, run.flow.socket, request, response, edits)  # type: ignore[union-attr]
-
-    def _left_by(self, run: Run, response: Response) -> str:
-        """The socket by which the request left that ``response`` answers: our Via names it."""
-        via = response.via
-        text = f"{via.transport.lower()}:{via.host}:{via.port or 5060}"
-        socket = run.user.find_socket(text)
-        return text if socket is None else _socket_text(socket)
-
-    def _contact(
-        self, routes: tuple[str, ...], socket_text: str, back: tuple[str, ...], user: str, keep: bool, socket: Any,
-        message: Message,
-    ) -> str:
-        """A Contact at ``socket`` that stands for that of ``message``."""
-        side = Side(message.contacts[0].uri_text, routes, socket_text, back)
-        sealed = self._seals[self._name.lower()].close(side.pack(), self._base32)
-        return self._passed.write(socket, user or (own_user(message) if keep else ""), f";{self._name}={sealed}", message)
-
-    def find(self, run: Run) -> Side | None:
-        """What the Request-URI, one of ours, says of where the request is to go."""
-        try:
-            uri = run.request_uri
-            if not is_own(run, uri):
-                return None
-            for name, seal in self._seals.items():
-                octets = seal.open(uri.param(name) or "", self._base32)
-                if octets is not None:
-                    return Side.unpack(octets)
-        except MalformedMessage:
-            pass
-        return None
-
-    def match(self, run: Run) -> bool:
-        """Send a request within a hidden dialog on; false if it is in none."""
-        request = run.message
-        if not isinstance(request, Request) or not request.to_tag:
-            return False
-        side = self.find(run)
-        if side is None:
-            return False
-        keep = bool(run.request_uri.user)
-        socket = run.user.find_socket(side.socket)
-        try:
-            send_along(run, side.target, list(side.routes), socket)
-        except MalformedMessage as error:
-            run.user.log_rarely("hidden contact", -1, f"topology_hiding_match: no way to go on: {error}")
-            return False
-        own = tuple(map(str, request.record_routes)) or side.back
-        came = _socket_text(run.flow.socket)  # type: ignore[union-attr]
-        hide_request(run, partial(self._contact, own, came, side.routes, "", keep))
-        if request.method != "ACK":
-            contact = partial(self._contact, side.routes, side.socket, own, "", keep)
-            self._tm.rewrite_replies(run, partial(hide_response, contact, run.flow.socket))  # type: ignore[union-attr]
-        return True
-
-
-def _socket_text(socket: Any) -> str:
-    host = f"[{socket.host}]" if ":" in socket.host and socket.host[0] != "[" else socket.host
-    return f"{socket.transport}:{host}:{socket.port}"
-
-
 def fit_user(text: str) -> str:
     """A user for our Contact; ``ValueError`` if it cannot stand in a URI."""
     if _unfit(text) or "@" in text or "/" in text:
@@ -419,6 +302,6 @@ def names_of(text: str) -> frozenset[str]:
 
 
 __all__ = [
-    "HIDDEN", "LETTERS", "HiddenCalls", "HiddenContacts", "HideFlag", "Passed", "Side", "fit_user", "hide_request",
-    "hide_response", "names_of", "own_contact", "send_along",
+    "HIDDEN", "LETTERS", "HiddenCalls", "HideFlag", "Passed", "fit_user", "hide_request", "hide_response", "names_of",
+    "own_contact", "own_user", "send_along",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from sipgw.modules.topology_hiding import TopologyHiding
 from sipgw.sip.message import Request, parse
-from sipgw.testing import finished
+from sipgw.testing import Phone, WiredServer, finished
 from tests.modules.calls import ALICE, BOB, CAROL, DAVE, Calls
 from tests.modules.test_dialog_db import StoredDialing
 from tests.proxy.rig import request, response
@@ -262,7 +264,6 @@ class CallTests(Hidden):
         for flags, params, why in (
             ('"X"', "", "no flag 'X'"), ('"U", "a@b"', "", "cannot be the user"),
             ("", setting("th_contact_encode_scheme", "rot13"), "base64 or base32"),
-            ("", setting("th_internal_trusted_tag", "x"), "later version"),
         ):
             with self.assertRaisesRegex((AssertionError, ValueError), why):
                 self.serve(flags, params=params)
@@ -351,6 +352,189 @@ class ContactTests(Hidden):
         (notify,) = self.sent(ALICE)
         self.assertEqual((notify.method, notify.uri), ("NOTIFY", "sip:alice@127.0.0.1:7001"))
         self.clean(notify, "7002")
+
+
+ONE_WAY = """
+log_level = -1
+socket = udp:127.0.0.1:5060
+socket = udp:127.0.0.2:5060 tag inside
+loadmodule "proto_udp.so"
+loadmodule "sl.so"
+loadmodule "tm.so"
+loadmodule "sipmsgops.so"
+loadmodule "topology_hiding.so"
+modparam("topology_hiding", "th_internal_trusted_tag", "inside")
+modparam("topology_hiding", "th_contact_encode_param_password", "thinfo:secret")
+%s
+route {
+    if (has_totag()) {
+        if (!topology_hiding_match()) { sl_send_reply(481, "Nothing"); exit; }
+        xlog("L_ALERT", "$TH_decoded_contact $(TH_decoded_contact(user)) $(TH_decoded_contact(port)) $TH_decoded_routes_count "
+            "$(TH_decoded_routes[0]) $(TH_decoded_routes(port)[-1]) $(TH_decoded_routes(params)[0]) $(TH_decoded_routes[1])");
+        t_relay();
+        exit;
+    }
+    xlog("L_ALERT", "$TH_decoded_contact $TH_decoded_routes_count");
+    $socket_out = "udp:" + $hdr(X-Out) + ":5060";
+    $du = "sip:" + $hdr(X-Next);
+    topology_hiding(%s);
+    t_relay();
+}
+"""
+INSIDE, OUTSIDE = "127.0.0.2", "127.0.0.1"
+
+
+class OneWayTests(SynchronousTestCase):
+    """Alice outside, behind a proxy of hers, and Bob inside, behind one of his: what goes in keeps all, what goes out nothing."""
+
+    def serve(self, params: str = "", flags: str = "") -> None:
+        """Start the server; each phone has a port of its own."""
+        self.wired = WiredServer(ONE_WAY % (params, flags))
+        self.phones = {port: Phone(self.wired.wire, "127.0.0.1", port) for port in (ALICE, BOB, CAROL, DAVE)}
+
+    def send(self, port: int, data: bytes, by: str) -> None:
+        """The phone at ``port`` sends to the socket ``by`` of ours."""
+        self.phones[port].send(data, (by, 5060))
+
+    def heard(self, port: int) -> Any:
+        """The one message that it has received."""
+        (found,) = [each for each in self.phones[port].inbox if getattr(each, "status", 200) != 100]
+        self.phones[port].inbox.clear()
+        return found
+
+    def logged(self) -> list[str]:
+        """What the script logs."""
+        lines = [text for level, text in self.wired.lines if level <= -1]
+        self.wired.lines.clear()
+        return lines
+
+    def invite(self, sender: int, by: str, out: str, next_hop: int, proxy: int) -> Any:
+        """The first request, which has come by ``proxy``; what the next hop receives."""
+        data = request("INVITE", "sip:bob@example.org", port=sender, extra=(
+            f"Via: SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKfar\r\nRecord-Route: <sip:127.0.0.1:{proxy};lr>\r\n"
+            f"Contact: <sip:alice@127.0.0.1:{sender}>\r\nX-Out: {out}\r\nX-Next: 127.0.0.1:{next_hop}\r\n"
+        ))
+        self.send(proxy, data, by)
+        return self.heard(next_hop)
+
+    def ok(self, to: Any, port: int, by: str, contact: str = "", routes: str = "") -> None:
+        """A 200 with what a phone copies."""
+        records = "".join(f"Record-Route: {value}\r\n" for value in ([routes] if routes else []) + to.headers("Record-Route"))
+        extra = records + (f"Contact: {contact}\r\n" if contact else "")
+        data = response(to, 200, extra=extra)
+        self.send(port, data.replace(b";tag=b1;tag=b1", b";tag=b1").replace(b";tag=a1;tag=b1", b";tag=a1"), by)
+
+    def request_within(self, method: str, port: int, uri: str, routes: list[str], by: str, cseq: int, callee: bool) -> None:
+        """A request in the dialog."""
+        extra = "".join(f"Route: {route}\r\n" for route in routes) + f"Contact: <sip:moved{port}@127.0.0.1:{port}>\r\n"
+        data = request(method, uri, port=port, branch=f"{method}{cseq}", cseq=cseq, to_tag="b1", extra=extra)
+        if callee:
+            data = data.replace(b"From: <sip:alice@example.org>;tag=a1", b"From: X").replace(
+                b"To: <sip:bob@example.org>;tag=b1", b"To: <sip:alice@example.org>;tag=a1"
+            ).replace(b"From: X", b"From: <sip:bob@example.org>;tag=b1")
+        self.send(port, data, by)
+
+    def test_inward(self) -> None:
+        """Alice calls in: Bob sees her, her proxy, and us; she sees nothing. Bob's re-INVITE comes by our Record-Route, hers
+        by our Contact."""
+        self.serve(flags='"U"')
+        invite = self.invite(ALICE, OUTSIDE, INSIDE, DAVE, CAROL)
+        self.assertEqual(self.logged(), ["<null> 0"])
+        ours, theirs = invite.headers("Record-Route")
+        self.assertRegex(ours, r"^<sip:127\.0\.0\.2:5060;thinfo=[\w-]+;lr>$")
+        self.assertEqual((theirs, len(invite.vias)), (f"<sip:127.0.0.1:{CAROL};lr>", 3))
+        self.assertEqual(invite.contacts[0].uri_text, f"sip:alice@127.0.0.1:{ALICE}")
+        self.ok(invite, DAVE, INSIDE, f"<sip:bob@127.0.0.1:{BOB}>", f"<sip:127.0.0.1:{DAVE};lr>")
+        answer = self.heard(ALICE)
+        text = "\r\n".join(answer.lines)
+        self.assertEqual(answer.headers("Record-Route"), [f"<sip:127.0.0.1:{CAROL};lr>"])
+        self.assertEqual([via.host for via in answer.vias], ["127.0.0.1", "10.0.0.9"])
+        self.assertEqual((answer.contacts[0].uri.user, answer.contacts[0].uri.host), ("bob", OUTSIDE))
+        for secret in (str(BOB), str(DAVE), INSIDE):
+            self.assertNotIn(secret, text)
+        contact = answer.contacts[0].uri_text
+        self.request_within("ACK", CAROL, contact, [], OUTSIDE, 1, False)
+        ack = self.heard(DAVE)
+        self.assertEqual((ack.uri, ack.headers("Route")), (f"sip:bob@127.0.0.1:{BOB}", [f"<sip:127.0.0.1:{DAVE};lr>"]))
+        self.assertEqual(self.logged(), [
+            f"<sip:bob@127.0.0.1:{BOB}> bob {BOB} 1 <sip:127.0.0.1:{DAVE};lr> {DAVE} lr <null>"])
+        self.outward_within(BOB, ours, theirs, f"sip:alice@127.0.0.1:{ALICE}", CAROL)
+        self.request_within("BYE", CAROL, contact, [], OUTSIDE, 9, False)
+        bye = self.heard(DAVE)
+        self.assertEqual((len(bye.vias), bye.contacts[0].uri_text), (2, f"sip:moved{CAROL}@127.0.0.1:{CAROL}"))
+        self.ok(bye, DAVE, INSIDE)
+        self.assertEqual(len(self.heard(CAROL).vias), 1)
+
+    def outward_within(self, port: int, ours: str, theirs: str, uri: str, proxy: int) -> None:
+        """Who is inside sends a re-INVITE by our Record-Route: the other side sees nothing of it."""
+        self.request_within("INVITE", port, uri, [f"{ours}, {theirs}"], INSIDE, 5, port == BOB)
+        again = self.heard(proxy)
+        self.assertEqual((again.uri, again.headers("Route"), len(again.vias)), (uri, [theirs], 1))
+        self.assertEqual((again.via.host, again.contacts[0].uri.host), (OUTSIDE, OUTSIDE))
+        self.assertNotIn(f"127.0.0.1:{port}", "\r\n".join(again.lines))
+        self.ok(again, proxy, OUTSIDE, "<sip:there@127.0.0.1:7100>")
+        answer = self.heard(port)
+        self.assertEqual((answer.contacts[0].uri_text, len(answer.vias)), ("sip:there@127.0.0.1:7100", 1))
+        self.logged()
+        back = again.contacts[0].uri_text
+        self.request_within("INFO", proxy, back, [], OUTSIDE, 6, port != BOB)
+        info = self.heard(DAVE if port == ALICE else port)
+        self.assertEqual(info.uri, f"sip:moved{port}@127.0.0.1:{port}")
+        self.logged()
+
+    def test_outward(self) -> None:
+        """Alice is inside and calls out: Bob sees nothing of her, she sees him, his proxy and us."""
+        self.serve()
+        invite = self.invite(ALICE, INSIDE, OUTSIDE, CAROL, DAVE)
+        text = "\r\n".join(invite.lines)
+        self.assertEqual((len(invite.vias), invite.headers("Record-Route"), invite.contacts[0].uri.user), (1, [], None))
+        for secret in (str(ALICE), str(DAVE), "10.0.0.9", INSIDE):
+            self.assertNotIn(secret, text.partition("X-Out")[0])
+        self.ok(invite, CAROL, OUTSIDE, f"<sip:bob@127.0.0.1:{BOB}>", f"<sip:127.0.0.1:{CAROL};lr>")
+        answer = self.heard(ALICE)
+        theirs, ours, own = answer.headers("Record-Route")
+        self.assertEqual((theirs, own), (f"<sip:127.0.0.1:{CAROL};lr>", f"<sip:127.0.0.1:{DAVE};lr>"))
+        self.assertRegex(ours, r"^<sip:127\.0\.0\.2:5060;thinfo=[\w-]+;lr>$")
+        self.assertEqual([via.host for via in answer.vias], ["127.0.0.1", "10.0.0.9"])
+        self.assertEqual(answer.contacts[0].uri_text, f"sip:bob@127.0.0.1:{BOB}")
+        self.outward_within(ALICE, ours, theirs, f"sip:bob@127.0.0.1:{BOB}", CAROL)
+
+    def test_both_inside(self) -> None:
+        """Between two that are inside all is seen, and nothing is sealed but our Record-Route."""
+        self.serve()
+        invite = self.invite(ALICE, INSIDE, INSIDE, BOB, DAVE)
+        self.assertEqual((len(invite.vias), len(invite.headers("Record-Route"))), (3, 2))
+        self.ok(invite, BOB, INSIDE, f"<sip:bob@127.0.0.1:{BOB}>")
+        answer = self.heard(ALICE)
+        self.assertEqual((answer.headers("Record-Route"), answer.contacts[0].uri_text), (
+            invite.headers("Record-Route"), f"sip:bob@127.0.0.1:{BOB}"))
+
+    def test_another_server(self) -> None:
+        """A Route that another server has made leaves by the socket with th_external_socket_tag, or is refused without; so is
+        what comes from outside, or is forged."""
+        self.serve()
+        invite = self.invite(ALICE, OUTSIDE, INSIDE, BOB, CAROL)
+        ours, theirs = invite.headers("Record-Route")
+        foreign = ours.replace("127.0.0.2", "127.0.0.3")
+        uri = f"sip:alice@127.0.0.1:{ALICE}"
+        for route, by in ((foreign, INSIDE), (ours, OUTSIDE), (ours.replace("thinfo=", "thinfo=A"), INSIDE)):
+            self.request_within("INFO", BOB, uri, [route], by, 3, True)
+            self.assertEqual(self.heard(BOB).status, 481)
+        self.serve('modparam("topology_hiding", "th_external_socket_tag", "outside")\n')
+        self.wired.server.user.sockets[0].tag = "outside"
+        self.request_within("INFO", BOB, uri, [foreign, theirs], INSIDE, 4, True)
+        info = self.heard(CAROL)
+        self.assertEqual((info.uri, info.headers("Route"), info.via.host), (uri, [theirs], OUTSIDE))
+
+    def test_without_route(self) -> None:
+        """Without th_auto_route_on_trusted_socket nothing of ours is in the way."""
+        self.serve('modparam("topology_hiding", "th_auto_route_on_trusted_socket", 0)\n')
+        invite = self.invite(ALICE, OUTSIDE, INSIDE, BOB, CAROL)
+        self.assertEqual(invite.headers("Record-Route"), [f"<sip:127.0.0.1:{CAROL};lr>"])
+        self.serve('modparam("topology_hiding", "th_auto_route_on_trusted_socket", 0)\n')
+        invite = self.invite(ALICE, INSIDE, OUTSIDE, CAROL, DAVE)
+        self.ok(invite, CAROL, OUTSIDE, f"<sip:bob@127.0.0.1:{BOB}>", f"<sip:127.0.0.1:{CAROL};lr>")
+        self.assertEqual(self.heard(ALICE).headers("Record-Route"), [f"<sip:127.0.0.1:{CAROL};lr>", f"<sip:127.0.0.1:{DAVE};lr>"])
 
 
 class RestartTests(StoredDialing):
