@@ -34,14 +34,14 @@ WINDOW = 800
 """Samples of a piece that is searched for a tone: 0.1 s, which tells tones apart that differ by 20 Hz."""
 
 
-def write_tone(file: Path, frequency: int) -> None:
-    """Write a wav file with 10 s of a tone."""
+def write_tone(file: Path, frequency: int, seconds: int = 10) -> None:
+    """Write a wav file with some seconds of a tone; baresip hangs up at its end."""
     samples = (round(12000 * math.sin(2 * math.pi * frequency * n / RATE)) for n in range(RATE))
     with wave.open(str(file), "wb") as target:
         target.setnchannels(1)
         target.setsampwidth(2)
         target.setframerate(RATE)
-        target.writeframes(b"".join(struct.pack("<h", sample) for sample in samples) * 10)
+        target.writeframes(b"".join(struct.pack("<h", sample) for sample in samples) * seconds)
 
 
 def samples_of(file: Path) -> list[float]:
