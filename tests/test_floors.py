@@ -55,7 +55,7 @@ PURE_FILES = [
     *("sipgw.mi.jsonrpc", "sipgw.mi.xmlrpc", "sipgw.transport.proxy_protocol", "sipgw.transport.hep_received"),
     *(f"sipgw.sms.{name}" for name in "alphabets numbers pdu reassembly receipts rp session text translate udh".split()),
     *(f"sipgw.xmpp.{name}" for name in "address aliases client_stream dialback disco errors html message presence".split()),
-    *(f"sipgw.xmpp.{name}" for name in "reader rooms rooms_commands roster scram stanza stream".split()),
+    *(f"sipgw.xmpp.{name}" for name in "reader rooms rooms_commands roster scram stanza stream watchers".split()),
     "sipgw.radius.config",
     *(f"sipgw.ldap.{name}" for name in ("config", "directory", "url")),
     *(f"sipgw.redis.{name}" for name in ("answers", "commands", "url")),

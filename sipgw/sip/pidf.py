@@ -83,7 +83,7 @@ class Pidf(NamedTuple):
         if show:
             person = SubElement(root, f"{{{_MODEL}}}person", {"id": "p1"})
             SubElement(SubElement(person, f"{{{_RPID}}}activities"), f"{{{_RPID}}}{_ACTIVITIES[show]}")
-        return write_tree(root, dm=_MODEL, rpid=_RPID)
+        return write_tree(root, **{"": _XML, "dm": _MODEL, "rpid": _RPID})  # phones look for <basic> without reading XML
 
 
 def _id(text: str) -> str:
