@@ -140,6 +140,7 @@ class Xmpp(Module):
         check=one_of("response", "imdn", "none"),
     )
     composing: int = param(1, "Tell phones who is writing")
+    html: int = param(0, "Tell phones by multipart/alternative with text/html what is marked up; plain, once more, after 415")
     response_timeout: int = param(10, "Seconds that the server may take to deal with what it was sent")
     queue: int = param(0, "Keep messages for Jabber users on disk while the server is away; 0: they are answered 480")
     queue_url: str = param("", "The database with the table xmpp_messages; empty: db_default_url")
@@ -258,7 +259,7 @@ class Xmpp(Module):
             names[values["sip"]] = values["jabber"]
             secrets[values["jabber"]] = values.get("password") or secrets.get(values["jabber"]) or self.xmpp_password
         domains = Domains(names, user.is_myself, self.domain_separator, bool(self.resources))
-        settings = GatewaySettings(self.receipts, bool(self.composing), self.queue_window)
+        settings = GatewaySettings(self.receipts, bool(self.composing), bool(self.html), self.queue_window)
         gateway = self.gateway = Gateway(user, self, domains, settings, self._tell)
         if self._rooms:
             gateway.rooms = Rooms(self._rooms, gateway, user.wall_clock, self.rooms_history)

@@ -51,6 +51,8 @@ class GatewaySettings:
 
     receipts: str = "response"
     composing: bool = True
+    html: bool = False
+    """Say to phones what is marked up as HTML, too."""
     window: int = 1
     """Messages of the queue that may be under way at a time: so many go out twice at most, if we or the server die then."""
 
@@ -365,7 +367,9 @@ class Gateway:
             to_uri, from_uri = self.domains.user_to_uri(receiver), self.domains.jid_to_uri(sender, receiver.domain)
             if not receiver.local and child(element, "body") is not None:
                 raise SipError("Nobody Is There", 404)
-            page = to_sip(element, from_uri, to_uri, imdn=settings.receipts == "imdn", composing=settings.composing)
+            page = to_sip(
+                element, from_uri, to_uri, imdn=settings.receipts == "imdn", composing=settings.composing, html=settings.html
+            )
         except SipError as error:
             self.counts["refused"] += 1
             self.say(link, error_to(element, error.status, error.reason))
@@ -374,7 +378,7 @@ class Gateway:
             return
         origin = Origin(str(sender), str(receiver), element.get("id", ""), link.settings.domain, link.settings.host)
         status, reason = await self.sip.message(to_uri, from_uri, page, origin)
-        if status == 415 and page.kind == "message/cpim" and not page.quiet:  # a phone without CPIM: plain, and its 200 must do
+        if status == 415 and not page.kind.startswith("text/") and not page.quiet:  # a phone that can read nothing but text
             page = to_sip(element, from_uri, to_uri, composing=False)
             assert page is not None
             status, reason = await self.sip.message(to_uri, from_uri, page, origin)

@@ -1,13 +1,14 @@
-"""HTML from phones as XHTML-IM (XEP-0071): only what marks up text, nothing that acts. Pure."""
+"""HTML of phones as XHTML-IM (XEP-0071), and back: only what marks up text, nothing that acts. Pure."""
 
 from __future__ import annotations
 
+from html import escape
 from html.parser import HTMLParser
 from typing import Final
 
-from sipgw.xmpp.stanza import Element, SubElement
+from sipgw.xmpp.stanza import Element, SubElement, child, local_name
 
-__all__ = ["HTML_IM", "to_xhtml"]
+__all__ = ["HTML_IM", "to_html", "to_xhtml"]
 
 HTML_IM: Final = "http://jabber.org/protocol/xhtml-im"
 XHTML: Final = "http://www.w3.org/1999/xhtml"
@@ -36,8 +37,8 @@ class _Reader(HTMLParser):
         self.count += 1
         made = SubElement(self.path[-1], f"{{{XHTML}}}{tag}")
         if tag == "a":
-            href = (dict(attrs).get("href") or "").strip()
-            if href.lower().startswith(("http://", "https://", "mailto:", "sip:", "sips:", "tel:", "xmpp:")):
+            href = _link(dict(attrs).get("href") or "")
+            if href:
                 made.set("href", href)
         if tag != "br":
             self.path.append(made)
@@ -70,3 +71,38 @@ def to_xhtml(html: str) -> Element:
     reader.feed(html)
     reader.close()
     return root
+
+
+def _link(href: str) -> str:
+    """A link that may be followed; empty for one that may not."""
+    href = href.strip()
+    return href if href.lower().startswith(("http://", "https://", "mailto:", "sip:", "sips:", "tel:", "xmpp:")) else ""
+
+
+def to_html(message: Element) -> str:
+    """The HTML that a message stanza says beside its text; empty if it says none."""
+    found = child(message, "html", HTML_IM)
+    body = None if found is None else child(found, "body", XHTML)
+    if body is None:
+        return ""
+    out: list[str] = []
+    _show(body, out, DEEPEST)
+    text = "".join(out)
+    return f"<html><body>{text}</body></html>" if "<" in text else ""
+
+
+def _show(parent: Element, out: list[str], depth: int) -> None:
+    """What stands in an element, with the tags that are kept."""
+    out.append(escape(parent.text or "", quote=False))
+    for each in parent:
+        name = local_name(each)
+        name = _SAME.get(name, name)
+        kept = each.tag.startswith(f"{{{XHTML}}}") and name in _KEPT and depth > 0 and len(out) < 6 * MOST
+        if kept:
+            href = _link(each.get("href", "")) if name == "a" else ""
+            out.append(f'<{name} href="{escape(href)}">' if href else f"<{name}>")
+        if local_name(each) not in _HIDDEN and depth > 0:
+            _show(each, out, depth - 1)
+        if kept and name != "br":
+            out.append(f"</{name}>")
+        out.append(escape(each.tail or "", quote=False))

@@ -23,7 +23,7 @@ from sipgw.sip.message import Request
 from sipgw.sip.texts import decode, plain
 from sipgw.sip.trees import clean, parse_tree
 from sipgw.xmpp.address import Jid
-from sipgw.xmpp.html import to_xhtml
+from sipgw.xmpp.html import to_html, to_xhtml
 from sipgw.xmpp.stanza import COMPONENT, STANZAS, Element, SubElement, child, local_name, stanza, text_of
 
 __all__ = [
@@ -262,9 +262,12 @@ def receipt(element: Element) -> Element:
     return made
 
 
-def to_sip(element: Element, sender: str, receiver: str, *, imdn: bool = False, composing: bool = True) -> Page | None:
+def to_sip(
+    element: Element, sender: str, receiver: str, *, imdn: bool = False, composing: bool = True, html: bool = False
+) -> Page | None:
     """What a message stanza says, to ``receiver`` from ``sender`` (URIs); None for nothing. ``imdn``: ask the phone for a
-    notification where a receipt is wanted. ``composing``: say who is writing. ``SipError`` 413 for a text that is too long."""
+    notification where a receipt is wanted. ``composing``: say who is writing. ``html``: say what is marked up as HTML, too.
+    ``SipError`` 413 for a text that is too long."""
     note = _notification(element)
     if note is not None:
         cpim = note.wrap(sender, receiver, f"{note.status}-{note.message_id}"[:200])
@@ -283,6 +286,9 @@ def to_sip(element: Element, sender: str, receiver: str, *, imdn: bool = False, 
     if sent is not None:
         headers += f"Date: {format_datetime(sent.astimezone(UTC), usegmt=True)}\r\n"
     kind, data = "text/plain;charset=utf-8", text.replace("\n", "\r\n").encode("utf-8", "replace")
+    shown = to_html(element) if html else ""
+    if shown and len(shown) <= LONGEST:
+        kind, data = _alternatives(kind, data, shown)
     id = element.get("id", "")
     markable = child(element, "markable", MARKERS) is not None
     if imdn and id and len(id) <= 200 and (wants_receipt(element) or markable):
@@ -297,6 +303,15 @@ def to_sip(element: Element, sender: str, receiver: str, *, imdn: bool = False, 
     if subject:
         headers += f"Subject: {subject}\r\n"
     return Page(headers, kind, data, _call_id(text_of(element, "thread") or ""))
+
+
+def _alternatives(kind: str, data: bytes, html: str) -> tuple[str, bytes]:
+    """A text, and behind it the same as HTML, which who can read it takes (RFC 2046 5.1.4)."""
+    page = html.encode("utf-8", "replace")
+    boundary = f"alternative-{hashlib.sha256(data + page).hexdigest()[:24]}"
+    parts = ((kind, data), ("text/html;charset=utf-8", page))
+    said = b"".join(f"--{boundary}\r\nContent-Type: {name}\r\n\r\n".encode() + part + b"\r\n" for name, part in parts)
+    return f"multipart/alternative;boundary={boundary}", said + f"--{boundary}--\r\n".encode()
 
 
 def _text(element: Element) -> str | None:

@@ -132,14 +132,18 @@ class Softphone:
 
 
 class Baresip(Softphone):
-    """baresip."""
+    """baresip. ``contacts``: whom it knows; ``through_server``: requests to other domains go to the server, too."""
+
+    contacts = ""
+    through_server = False
 
     def start(self) -> None:
         """Start it, and connect to its control."""
         control = free_port()
         files = {
-            "accounts": f"<{self.address};transport={self.transport}>;auth_pass={PASSWORD};regint=60;answermode=auto;ptime=20\n",
-            "contacts": "",
+            "accounts": f"<{self.address};transport={self.transport}>;auth_pass={PASSWORD};regint=60;answermode=auto;ptime=20"
+            + (f';outbound="sip:{HOST}:{self.port}"\n' if self.through_server else "\n"),
+            "contacts": self.contacts,
             "config": f"""
                 poll_method epoll
                 sip_listen {HOST}:{adjacent_ports()}

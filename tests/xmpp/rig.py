@@ -137,7 +137,7 @@ class Gatewayed(TestCase):
         self.folder.mkdir()
         self.port = free_port()
         self.phone = self.PHONE()
-        self.listening = self.reactor.listenUDP(0, self.phone, interface="127.0.0.1")
+        self.listening = self.reactor.listenUDP(0, self.phone, interface="127.0.0.1", maxPacketSize=65535)
         self.number = 0
         self.jabbers = {name: self.client(name) for name in self.CLIENTS}
         for each in self.jabbers.values():

@@ -8,13 +8,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
+from twisted.protocols.portforward import ProxyFactory
 
 from sipgw.db.making import create
 from sipgw.db.session import open_store
 from tests.servers.prosody import DOMAIN, prosody
 from tests.xmpp.rig import Gatewayed, Jabber
 
-HOSTILE = 10_000 if os.environ.get("SIPGW_NIGHTLY") else 300
+NIGHTLY = bool(os.environ.get("SIPGW_NIGHTLY"))
+WAITING, KILLS, CUTS = (400, 20, 30) if NIGHTLY else (60, 2, 2)
+ORIGIN = "{urn:xmpp:sid:0}origin-id"
+HOSTILE = 10_000 if NIGHTLY else 300
 PIECES = [
     b"\0",
     b"\x08", b"\x0b", b"\x1b", b"\x7f", b"\xff\xfe", b"\xed\xa0\x80", b"\xef\xbf\xbf", b"\xf4\x90\x80\x80", b"</body></message>",
@@ -116,8 +120,8 @@ class OutageTests(Gatewayed):
         await self.until(lambda: self.child.text().count("connected to") == 2)
 
 
-class QueueTests(Gatewayed):
-    """With a queue: 202 while the server is away, and nothing lost, doubled or out of order."""
+class Queued(Gatewayed):
+    """A gateway with a queue."""
 
     MORE = 'loadmodule "db_sqlite.so"\nmodparam("xmpp", "queue", 1)\nmodparam("xmpp", "queue_size", 30)'
     CLIENTS = ("romeo",)
@@ -129,6 +133,17 @@ class QueueTests(Gatewayed):
         create(store, ["xmpp_messages"])
         store.close()
         return f'db_default_url = "{url}"\n{text}'
+
+    async def juliet(self) -> Jabber:
+        """Another client comes online."""
+        juliet = self.jabbers["juliet"] = Jabber("juliet")
+        juliet.start(self.reactor)
+        await self.until(lambda: juliet.online)
+        return juliet
+
+
+class QueueTests(Queued):
+    """With a queue: 202 while the server is away, and nothing lost, doubled or out of order."""
 
     async def test_stopped_under_load(self):
         """Messages all the time while Prosody goes and comes, and sipgw with it: each that was answered 202 arrives once."""
@@ -163,3 +178,140 @@ class QueueTests(Gatewayed):
         self.assertGreaterEqual(len(taken), 30)
         stamped = juliet.saying("{urn:xmpp:delay}delay[@from='sip.test']")
         self.assertGreaterEqual(len(stamped), 15)
+
+
+class KilledTests(Queued):
+    """sipgw is killed (-9) while it sends what waited."""
+
+    MORE = Queued.MORE.replace('"queue_size", 30', '"queue_size", 1000')
+
+    async def test_killed(self):
+        """None is lost; for each time that we are killed one message at most arrives twice, and says that it is the same one."""
+        prosody().kill()
+        await self.until(lambda: "down: " in self.child.text())
+        texts = [f"number {number:03d}" for number in range(WAITING)]
+        for first in range(0, WAITING, 20):
+            said = [Deferred.fromCoroutine(self.say(text, to="juliet")) for text in texts[first : first + 20]]
+            self.assertEqual({(await each).status for each in said}, {202})
+        prosody().start()
+        juliet = await self.juliet()
+        for kill in range(KILLS):
+            await self.until(lambda: "connected to" in self.child.text())
+            seen = len(juliet.bodies())
+            await self.until(lambda seen=seen, kill=kill: len(juliet.bodies()) > min(seen + 3 + kill % 5, WAITING - 1))
+            self.child.process.kill()
+            await deferToThread(self.child.wait)
+            self.start()
+        await self.until(lambda: set(juliet.bodies()) == set(texts))
+        bodies = juliet.bodies()
+        again = {text for text in texts if bodies.count(text) > 1}
+        self.assertLessEqual(len(bodies) - len(texts), KILLS)
+        for text in again:
+            same = [each for each in juliet.stanzas if each.findtext("{jabber:client}body") == text]
+            ids = {origin.get("id") for each in same for origin in each.findall(ORIGIN)}
+            self.assertEqual(len(ids), 1)
+        order = list(dict.fromkeys(bodies))
+        self.assertEqual(order, sorted(order))
+
+
+class CutTests(Queued):
+    """The connection is cut, frozen and cut again while phones write."""
+
+    MORE = Queued.MORE.replace('"queue_size", 30', '"queue_size", 1000') + '\nmodparam("xmpp", "response_timeout", 1)'
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        """Put a wire between sipgw and Prosody that can be cut."""
+        from twisted.internet import reactor
+
+        prosody().restore()
+        self.cables: list[Any] = []
+        factory: Any = ProxyFactory("127.0.0.1", prosody().components)
+        factory.noisy = False
+        build = factory.buildProtocol
+
+        def kept(address: Any) -> Any:
+            made = build(address)
+            self.cables.append(made)
+            return made
+
+        factory.buildProtocol = kept
+        real: Any = reactor
+        self.wire = real.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(self.wire.stopListening)
+        await super().setUp()
+
+    def script(self, text):
+        """Go through the wire."""
+        before = f'"xmpp_port", {prosody().components}'
+        assert before in text
+        return super().script(text.replace(before, f'"xmpp_port", {self.wire.getHost().port}'))
+
+    def cut(self) -> None:
+        """Cut the wire."""
+        for each in self.cables:
+            for end in (each, each.peer):
+                if end is not None and end.transport is not None:
+                    end.transport.abortConnection()
+        self.cables.clear()
+
+    async def test_cut(self):
+        """Of hundreds each that was answered 202 arrives once; so with 480, at most."""
+        juliet = await self.juliet()
+        statuses: dict[str, int] = {}
+
+        async def one(text: str) -> None:
+            statuses[text] = (await self.say(text, to="juliet")).status
+
+        async def load(first: int, count: int) -> None:
+            for start in range(first, first + count, 5):
+                said = [Deferred.fromCoroutine(one(f"number {number}")) for number in range(start, start + 5)]
+                for each in said:
+                    await each
+
+        for number in range(CUTS):
+            loading = Deferred.fromCoroutine(load(number * 40, 40))
+            await self.turn()
+            await self.until(lambda number=number: len(statuses) > number * 40 + 10)
+            if number % 3 == 1:
+                prosody().freeze()
+                await self.until(lambda number=number: self.child.text().count("down: ") > 0 or len(statuses) >= number * 40 + 40)
+                prosody().thaw()
+            else:
+                self.cut()
+            await loading
+        taken = {text for text, status in statuses.items() if status == 202}
+        await self.until(lambda: taken <= set(juliet.bodies()))
+        self.assertEqual((await self.say("The last one", to="juliet")).status, 202)
+        await self.until(lambda: "The last one" in juliet.bodies())
+        doubled = sorted(text for text in taken if juliet.bodies().count(text) != 1)
+        self.assertEqual(doubled, [])
+        self.assertLessEqual(set(statuses.values()), {202, 480})
+        self.assertGreater(len(taken), CUTS * 20)
+
+
+class CutWithoutQueueTests(CutTests):
+    """The same without a queue."""
+
+    MORE = 'loadmodule "db_sqlite.so"\nmodparam("xmpp", "response_timeout", 1)'
+
+    async def test_cut(self):
+        """What was answered 202 has arrived, once; the rest was answered 480."""
+        juliet = await self.juliet()
+        statuses: dict[str, int] = {}
+        for number in range(CUTS * 30):
+            if number % 30 == 15:
+                self.cut()
+            text = f"number {number}"
+            statuses[text] = (await self.say(text, to="juliet")).status
+            if statuses[text] == 480:
+                await self.until(lambda: self.up())
+        taken = {text for text, status in statuses.items() if status == 202}
+        await self.until(lambda: taken <= set(juliet.bodies()))
+        self.assertEqual([text for text in taken if juliet.bodies().count(text) != 1], [])
+        self.assertLessEqual(set(statuses.values()), {202, 480})
+        self.assertGreater(len(taken), CUTS * 20)
+
+    def up(self) -> bool:
+        """Whether the gateway is connected, by what it says last."""
+        text = self.child.text()
+        return text.rfind("connected to") > text.rfind("down: ")
