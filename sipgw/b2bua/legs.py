@@ -154,8 +154,8 @@ class Leg:
 
     __slots__ = (
         "acknowledged", "acks", "avps", "contact", "contact_params", "dialog", "early", "exchange", "flags", "forks", "heard",
-        "heard_number", "id", "invite", "key", "next_hop", "renumbered", "role", "said", "socket", "state", "tags", "timer",
-        "token", "told", "unpracked", "upstream",
+        "heard_number", "id", "interval", "invite", "key", "knows_update", "next_hop", "refreshes", "renumbered", "role",
+        "said", "session_timer", "socket", "state", "tags", "timer", "token", "told", "unpracked", "upstream",
     )
 
     def __init__(
@@ -197,6 +197,14 @@ class Leg:
         self.forks: dict[str, Dialog] = {}
         """Client: dialogs of other phones that have answered too, and have been hung up on, by their tags."""
 
+        # session timers (``timers.py``)
+        self.interval = 0
+        """Seconds that its session lasts without a refresh; 0: any."""
+        self.refreshes = False
+        """Whether it refreshes it, not we."""
+        self.session_timer: Any = None
+        self.knows_update = False
+        """Whether it has said that it allows UPDATE."""
         # reliable provisional responses, of the moment (``reliable.py``)
         self.upstream: dict[int, Upstream] = {}
         """What it has been told so in answer to its INVITE, by the number of the phone (0: whichever)."""

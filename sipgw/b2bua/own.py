@@ -91,8 +91,8 @@ class OwnSession:
     """A call with ``leg``, whose key is its name. ``limit``: the timer that ends it, for whoever set it;
     ``ends``: when it does, in seconds since 1970."""
 
-    __slots__ = ("_bye", "_number", "_pending", "_reinvited", "_status", "_unanswered", "_waiting", "ends", "leg", "letters",
-                 "limit", "over", "port", "tell")
+    __slots__ = ("_bye", "_number", "_pending", "_reinvited", "_status", "_unanswered", "_waiting", "described", "ends", "leg",
+                 "letters", "limit", "over", "port", "tell")
 
     def __init__(self, leg: Leg, port: OwnPort, tell: Tell, letters: str = "") -> None:
         self.leg = leg
@@ -100,6 +100,8 @@ class OwnSession:
         self.tell = tell
         self.letters = letters
         self.limit: Any = None
+        self.described = Content("", leg.invite.body, leg.invite.content_type or "") if leg.role is Role.CLIENT else NOTHING
+        """The last session description of ours."""
         self.ends = 0
         self.over = False
         self._bye = NOTHING
@@ -330,6 +332,7 @@ class OwnSession:
         """Answer the INVITE or another request that waits for it; false if none does."""
         leg = self.leg
         if method == "INVITE":
+            self._describe(content)
             if leg.role is Role.SERVER and leg.state is State.INVITED:
                 event = Event.PROVISIONAL if status < 200 else Event.SUCCESS if status < 300 else Event.FAILURE
                 self._step(event, reply=(status, reason, content))
@@ -379,13 +382,25 @@ class OwnSession:
         if leg.state is not State.TALKING or self._reinvited is not None or self._number is not None or self._waiting is not None:
             return False
         self._unanswered = True
+        self._describe(content)
         self._number = self.port.send(leg, "INVITE", content, self._reinvite_heard)
         return True
+
+    def _describe(self, content: Content) -> None:
+        if content.body:
+            self.described = Content("", content.body, content.content_type)
 
     def terminate(self, content: Content = NOTHING) -> bool:
         """End the call by a BYE with these headers, a CANCEL or a refusal; false if it ends already."""
         self._bye = content
         return self._step(Event.LEAVE)
+
+    def refresh(self, leg: Leg) -> None:
+        """Refresh the session (RFC 4028): by an UPDATE, or a re-INVITE with the last description of ours."""
+        if leg.knows_update:
+            self.update("UPDATE", NOTHING)
+        elif self.described.body:
+            self.update("INVITE", self.described)
 
     def expired(self) -> None:
         """The call has lasted as long as it may."""

@@ -100,6 +100,8 @@ def leg_row(leg: Leg, session: str, module: str = "b2b_logic", more: Mapping[str
         keep["avps"] = leg.avps
     if leg.flags:
         keep["flags"] = sorted(leg.flags)
+    if leg.interval:
+        keep["timer"] = [leg.interval, leg.refreshes, leg.knows_update]
     if leg.contact_params:
         keep["contact_params"] = leg.contact_params
     if server and leg.key != dialog.id.local_tag:
@@ -185,6 +187,8 @@ def read_leg(row: Mapping[str, Any], find_socket: Callable[[str], Any]) -> Leg:
     leg.state = next((state for state in LASTING if state.value == kept.get("state")), State.TALKING)
     leg.avps = {str(name): list(values) for name, values in kept.get("avps", {}).items()}
     leg.flags = set(map(str, kept.get("flags", ())))
+    interval, leg.refreshes, leg.knows_update = kept.get("timer", (0, False, False))
+    leg.interval = int(interval)
     leg.contact_params = str(kept.get("contact_params", ""))
     if "said" in kept:
         headers, body, kind = map(str, kept["said"])

@@ -251,6 +251,24 @@ class Session:
         """Take the last response to a re-INVITE that nobody but us has sent."""
         if self.bridge is not None:
             bridge.asked(self, self.bridge, leg, status, response)
+        elif leg.exchange is not None and 200 <= status < 300:
+            exchange.acknowledge(self, leg.exchange, NOTHING)
+            exchange.finish(leg.exchange)
+        else:
+            self.dead(leg, status)
+
+    def refresh(self, leg: Leg) -> None:
+        """Refresh the session of ``leg`` (RFC 4028), unless the other side is about to: by an UPDATE, or by a re-INVITE that says
+        what it has been told last."""
+        other = self.other(leg)
+        if leg not in self.pair or leg.exchange is not None or self.bridge is not None:
+            return
+        if other.refreshes and other.state is State.TALKING and other.interval <= leg.interval:
+            return
+        if leg.knows_update:
+            self.port.send(leg, "UPDATE", NOTHING, lambda status, _response: self.dead(leg, status))
+        else:
+            exchange.begin(self, leg, Content("", leg.told.last, "application/sdp" if leg.told.last else ""))
 
     # -- what is said, and what is heard of it
 

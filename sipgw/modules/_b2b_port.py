@@ -14,6 +14,7 @@ from sipgw.b2bua.port import NOTHING, Content
 from sipgw.b2bua.reliable import Reliability, Reply
 from sipgw.b2bua.rewrite import as_update, contact_params, rewritten, with_content, with_line
 from sipgw.b2bua.session import Session
+from sipgw.b2bua.timers import Timers
 from sipgw.modules._b2b_routes import Shown
 from sipgw.modules.tm import Tm
 from sipgw.modules.uac_auth import UacAuth
@@ -47,6 +48,7 @@ class Entities:
         self.passing = Passing()
         self.reliability = Reliability(self)
         self.shown = Shown(user, KEPT)
+        self.timers = Timers(self)
         self.contact_params: frozenset[str] = frozenset()
         """The names of parameters of Contacts that pass."""
         self.on_ended: list[Callable[[Session], None]] = []
@@ -71,6 +73,8 @@ class Entities:
         """Let what comes for ``legs`` find their session."""
         for leg in legs:
             self.legs[leg.key] = session, leg
+            if leg.interval and leg.session_timer is None:
+                self.timers.start(leg)  # it comes from the database
 
     def _changed(self, leg: Leg) -> None:
         found = self.legs.get(leg.key)
@@ -218,6 +222,9 @@ class Entities:
             tag = leg.tag(content.number if status < 300 else 0)
             if content.number and 100 < status < 300:
                 leg.speak(content.number)
+        if 200 <= status < 300:
+            self._note(leg, token.request)
+            headers = self.timers.answered(leg, token.request, headers)
         token.reply(
             token.reply_run(), status, reason or reason_for(status), to_tag=tag, headers=headers, body=content.body,
             content_type=content.content_type,
@@ -235,6 +242,20 @@ class Entities:
         """Send a provisional response once more."""
         if token.status < 200:
             self.user.perform(self.user.layer.respond(token.server, data, status, self.user.clock()))
+
+    def refresh(self, leg: Leg) -> None:
+        """Refresh the session of ``leg``."""
+        session, _ = self.legs.get(leg.key, (None, leg))
+        if session is not None:
+            session.refresh(leg)
+
+    def expired(self, leg: Leg) -> None:
+        """Nobody has refreshed the session of ``leg``: end it."""
+        session, _ = self.legs.get(leg.key, (None, leg))
+        if isinstance(session, Session):
+            session.end(408, "Request Timeout")
+        elif session is not None:
+            session.expired()
 
     def unacknowledged(self, leg: Leg, token: Any) -> None:
         """A reliable provisional response has not been acknowledged: refuse the INVITE (RFC 3262 3)."""
@@ -257,7 +278,8 @@ class Entities:
         offered = bool(content.body)
         dialog = dialog or leg.dialog
         assert dialog is not None
-        headers = content.headers + (self._contact(leg) if method in WITH_CONTACT else "")
+        headers = content.headers + self.timers.asked(leg, method, content)
+        headers += self._contact(leg) if method in WITH_CONTACT else ""
         first = 0
         has_success = False
 
@@ -335,6 +357,7 @@ class Entities:
             then(status, response)
         else:
             self._note(leg, response)
+            self.timers.heard(leg, response, status)
             self.shown.reply(response, self.legs.get(leg.key), lambda seen: then(status, seen))
 
     def _in_order(self, leg: Leg, response: Response, offered: bool) -> bool:
@@ -445,7 +468,9 @@ class Entities:
         return content
 
     def _note(self, leg: Leg, message: Message) -> None:
-        """Take note of the parameters of a Contact that the other side is to be shown."""
+        """Take note of whether UPDATE is known, and of the parameters of a Contact that the other side is to be shown."""
+        if message.header("Allow") is not None:
+            leg.knows_update = any(each.strip() == "UPDATE" for value in message.headers("Allow") for each in value.split(","))
         if self.contact_params and (message.method in TARGET_REFRESH):
             found = contact_params(message, self.contact_params)
             if found is not None:
@@ -465,11 +490,13 @@ class Entities:
     def forget(self, leg: Leg) -> None:
         """Forget a leg that had left its session."""
         self._changed(leg)
+        self.timers.stop(leg)
         self.legs.pop(leg.key, None)
 
     def ended(self, session: Held) -> None:
         """Forget the legs of ``session``."""
         for leg in session.legs:
+            self.timers.stop(leg)
             if self.legs.get(leg.key) == (session, leg):
                 del self.legs[leg.key]
         for over in self.on_over:

@@ -10,9 +10,10 @@ from sipgw.exports import ONREPLY, REQUEST, Module, function, param, requires, s
 from sipgw.modules.dialog import Dialog
 from sipgw.modules.signaling import Signaling
 from sipgw.proxy.dialogs import Call, Leg
-from sipgw.proxy.session_timers import LEAST, SessionTimers, asked
+from sipgw.proxy.session_timers import SessionTimers, asked
 from sipgw.script.run import Run
 from sipgw.sip.message import Request
+from sipgw.sip.session_expires import LEAST
 
 
 def no_less(value: int) -> None:

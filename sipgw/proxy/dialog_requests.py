@@ -9,12 +9,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from sipgw.proxy import refreshing
 from sipgw.proxy.dialogs import OPTIONS_PINGS, REINVITE_PINGS, Call, CallFlag, Leg, State
 from sipgw.proxy.following import KEPT, Follower, Within
 from sipgw.proxy.forward import NoWay
 from sipgw.sip.errors import SipError
 from sipgw.sip.message import Request, Response, parse
 from sipgw.sip.reliable import Heard, RAck, number_of
+from sipgw.sip.session_expires import REFRESHES
 
 Answer = Callable[[int, "Response | None"], None]
 
@@ -60,6 +62,8 @@ class InDialog:
         contact = call.contact_toward(leg) if method in WITH_CONTACT else ""
         if contact:
             headers = f"Contact: <{contact}>\r\n{headers}"
+        if method in REFRESHES and "session-expires:" not in headers.lower():
+            headers += refreshing.line(call, leg)
         number = leg.next_number()
         self._follower.tell_others(call)
         try:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from sipgw.core.events import run_alone
+from sipgw.proxy import refreshing
 from sipgw.proxy.deadlines import Deadlines
 from sipgw.proxy.dialog_headers import callee_routes, contact_of, number_back, plain, with_cseq
 from sipgw.proxy.dialogs import Call, CallFlag, CallTable, Happening, Leg, Listener, Profiles, State
@@ -260,6 +261,7 @@ class Follower:
         call.reason = None
         if response is not None:
             call.winner = call.answering(response.to_tag or "")
+            refreshing.agreed(call, call.caller, response)
         self.counters.active.value += 1
         user = self.user
         call.started = user.wall_clock()
@@ -390,6 +392,7 @@ class Follower:
         target.contact = contact_of(response) or target.contact
         if response.body:
             target.sdp = response.body
+        refreshing.agreed(call, source, response)
         self.save(call)
 
     def _renumber(self, run: Run, call: Call, source: Leg, target: Leg) -> None:

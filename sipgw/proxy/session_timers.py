@@ -18,12 +18,10 @@ from sipgw.sip.edits import EditList
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.grammar import parse_uint
 from sipgw.sip.message import Message, Request, Response
+from sipgw.sip.session_expires import REFRESHES, knows_timers
 
-LEAST: Final = 90
-"""Seconds: no interval is shorter (RFC 4028 4)."""
 VALUE: Final = "sst_info"
 """The ``$dlg_val`` that keeps a session timer through a restart; OpenSIPS has one of that name too."""
-REFRESHES: Final = ("INVITE", "UPDATE")
 
 Refuse = Callable[[Run], None]
 
@@ -51,14 +49,6 @@ def _seconds(text: str | None) -> int | None:
         return parse_uint(text.partition(";")[0].strip(), (1 << 32) - 1)
     except MalformedMessage:
         return None
-
-
-def knows_timers(message: Message) -> bool:
-    """Whether the sender of ``message`` knows session timers."""
-    return any(
-        tag.strip().lower() == "timer" for name in ("Supported", "Require") for line in message.headers(name)
-        for tag in line.split(",")
-    )
 
 
 @dataclass(slots=True)

@@ -85,6 +85,57 @@ class Timed(Dialing):
         return seconds
 
 
+class PingTests(Timed):
+    """re-INVITEs of our own say what has been agreed on, so that they do not end the session timer."""
+
+    PINGED = 'create_dialog("reinvite-ping-caller,reinvite-ping-callee");'
+
+    def pings(self) -> list[str | None]:
+        """What both are asked; they agree."""
+        found = []
+        self.sent(ALICE), self.sent(BOB)
+        self.wait(60)
+        for port in (ALICE, BOB):
+            (ping, *_) = self.sent(port)
+            self.assertEqual(ping.method, "INVITE")
+            found.append(ping.header("Session-Expires"))
+            self.assertEqual(ping.header("Supported"), "timer" if found[-1] else None)
+            self.reply_within(ping, 200, port, extra=contact(port))
+        return found
+
+    def test_pings(self) -> None:
+        """Who refreshes goes on to: it is the UAS of the ping, the other one is told that the UAC does."""
+        for answer, sides in (
+            ("Session-Expires: 300;refresher=uac\r\n", ["300;refresher=uas", "300;refresher=uac"]),
+            ("Session-Expires: 300;refresher=uas\r\n", ["300;refresher=uac", "300;refresher=uas"]), ("", [None, None]),
+        ):
+            self.serve(first=self.PINGED, params='modparam("dialog", "reinvite_ping_interval", 60)')
+            self.dial(more=TIMER)
+            self.answered(answer)
+            self.assertEqual(self.pings(), sides)
+            self.refresh("UPDATE", BOB, "Session-Expires: 200;refresher=uac\r\n", "Session-Expires: 200;refresher=uac\r\n")
+
+    def test_refreshed(self) -> None:
+        """A refresh agrees anew; one without ends it."""
+        self.serve(first=self.PINGED, params='modparam("dialog", "reinvite_ping_interval", 60)')
+        self.dial(more=TIMER)
+        self.answered("Session-Expires: 300;refresher=uac\r\n")
+        said = "Session-Expires: 200;refresher=uac\r\n"
+        self.refresh("UPDATE", BOB, said, said)
+        self.assertEqual(self.pings(), ["200;refresher=uac", "200;refresher=uas"])
+        self.refresh("UPDATE", ALICE, "", "")
+        self.assertEqual(self.pings(), [None, None])
+
+    def test_written_by_us(self) -> None:
+        """Where module sst has told the caller that he refreshes, the pings do too."""
+        self.begin(f'setflag("SST"); {self.PINGED}', sst_interval=200)
+        module: Any = self.wired.server.modules["dialog"]
+        module.follower.settings.reinvite_interval = 60
+        self.dial(more=TIMER)
+        self.answered()
+        self.assertEqual(self.pings(), ["200;refresher=uas", "200;refresher=uac"])
+
+
 class InviteTests(Timed):
     """What becomes of the INVITE and its 200."""
 

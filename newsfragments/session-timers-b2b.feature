@@ -1,0 +1,1 @@
+Session timers hold through back-to-back calls and bridges: sipgw refreshes a side whose refresher has gone, and ends calls that nobody refreshes. Its own re-INVITEs, pings among them, carry Session-Expires where a timer is agreed on.
