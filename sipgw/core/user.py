@@ -105,6 +105,8 @@ class TransactionUser(Surroundings):
         """Called before the script with each new request's run; one that returns True has taken it."""
         self.on_received: Callable[[Request | Response, Flow], None] | None = None
         """Called with each message as it came, before anything is done with it."""
+        self.kin: list[Callable[[Request | Response], Iterable[str]]] = []
+        """Asked, by who looks at a message, for the Call-IDs of the other legs of its call."""
         self.server_line = _signature(settings, "server_header", "Server: sipgw")
         self.agent_line = _signature(settings, "user_agent_header", "User-Agent: sipgw")
         """The User-Agent header of our own requests, CANCELs and ACKs, with its end of line; empty without server_signature."""

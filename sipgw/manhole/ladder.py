@@ -25,7 +25,7 @@ class Ladder:
 
     def draw(self, seen: Seen) -> list[str]:
         """The lines for one more message: the heads too, where there is a new lane."""
-        peer = f"{seen.peer[0]}:{seen.peer[1]}"
+        peer = (seen.lane or f"{seen.peer[0]}:{seen.peer[1]}")[: LANE - 2]
         lines = []
         if not self.lanes:
             self._first = self._last = seen.time
@@ -44,8 +44,9 @@ class Ladder:
         label = label_of(seen)[: width - 4]
         arrow = f" {label} ".center(width - 1, "-")
         row[left * LANE + 1 : right * LANE] = list(f"{arrow}>" if rightward else f"<{arrow}")
-        times = f"{seen.time - self._first:8.3f} {(seen.time - self._last) * 1000:+7.0f}ms"
-        self._last = seen.time
+        since = f"{(seen.time - self._last) * 1000:+7.0f}ms" if seen.time >= self._last else " " * 9  # it is shown late
+        times = f"{seen.time - self._first:8.3f} {since}"
+        self._last = max(self._last, seen.time)
         return [*lines, f"{times} {''.join(row)}".rstrip()]
 
     def _head(self) -> str:
@@ -55,6 +56,8 @@ class Ladder:
 def label_of(seen: Seen) -> str:
     """A message in a few words: ``INVITE bob``, ``180 Ringing``."""
     message = seen.message
+    if message is None:
+        return seen.label
     again = ""
     if b"application/sdp" in seen.data.partition(b"\r\n\r\n")[0].lower():
         again = " (SDP)"
@@ -67,6 +70,6 @@ def label_of(seen: Seen) -> str:
 
 
 def ladder(messages: Iterable[Seen]) -> str:
-    """All of it."""
+    """All of it, in the order of time."""
     drawn = Ladder()
-    return "\n".join(line for seen in messages for line in drawn.draw(seen))
+    return "\n".join(line for seen in sorted(messages, key=lambda each: each.time) for line in drawn.draw(seen))

@@ -80,7 +80,7 @@ class Tools:
             return {route.file for route in all_routes(server.user.routes)}
 
         stepper = Stepper(server.user, server.reactor, lambda: server.symbols, files)
-        return cls(server, Tap(server.user), stepper, profiler(server.reactor, files), leak_finder())
+        return cls(server, Tap(server), stepper, profiler(server.reactor, files), leak_finder())
 
 
 def watchers(stepper: Stepper, tell: Callable[[str], None], made: list[Watch]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""``trace``: the SIP messages of chosen calls, live in the shell as a ladder, and as a file for Wireshark."""
+"""``trace``: the messages of chosen calls, live in the shell as a ladder, and as a file for Wireshark.
+
+A call is all that has a key in common with it (``tap.py``): its legs through the server, back to back and hidden ones too, and
+the stanzas and PDUs by which a text goes on, or came. What passed just before its call was known is drawn when it is."""
 
 from __future__ import annotations
 
@@ -17,6 +20,11 @@ from sipgw.sip.uri import Uri
 
 MAX_CALLS = 1000
 """Calls that are followed at a time."""
+MOST_KEYS = 4 * MAX_CALLS
+"""What these are known by."""
+MOST_RECENT = 300
+RECENT = 30.0
+"""How much of what is not SIP is remembered, for a call that it may turn out to belong to; seconds."""
 MAX_MESSAGES = 10_000
 MAX_OCTETS = 32 << 20
 """What is kept of them."""
@@ -51,7 +59,7 @@ class Conditions:
 
 
 class Trace:
-    """Shows the messages of each call of which one message fits.
+    """Shows the messages of each call of which one message fits, on all its legs: also XMPP and SMPP.
 
     trace(caller="1000")           the From user: 1000, 1000@example.org
     trace(callee="1001")           the user of To or of the Request-URI
@@ -59,7 +67,7 @@ class Trace:
     trace(call_id="x"), trace(method="REGISTER")
     trace(lambda message: "Foo" in message.header("User-Agent"))
     trace()                        everything
-    trace.save("x.pcap")           what has been seen so far, for Wireshark
+    trace.save("x.pcap")           what SIP has been seen so far, for Wireshark
     trace.ladder(), trace.messages, trace.stop()
 
     Several conditions must all hold. A new call of trace begins anew."""
@@ -68,7 +76,9 @@ class Trace:
         self._tap = tap
         self._tell = tell
         self._conditions = Conditions()
-        self._calls: OrderedDict[str, None] = OrderedDict()
+        self._keys: OrderedDict[str, None] = OrderedDict()
+        self._calls: set[str] = set()
+        self._recent: deque[Seen] = deque(maxlen=MOST_RECENT)
         self._ladder = Ladder()
         self._on = False
         self._what = ""
@@ -88,7 +98,9 @@ class Trace:
         """Begin."""
         self.stop()
         self.messages.clear()
+        self._keys.clear()
         self._calls.clear()
+        self._recent.clear()
         self._octets = 0
         self._ladder = Ladder()
         self._conditions = Conditions(where, caller, callee, call_id, ip, method)
@@ -107,8 +119,10 @@ class Trace:
         """Write what has been seen to a pcap file, which only its owner can read."""
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as made:
-            made.writelines(pcap(self.messages))
-        return f"{len(self.messages)} messages in {os.path.abspath(file)}"
+            made.writelines(pcap(seen for seen in self.messages if seen.message is not None))
+        others = sum(seen.message is None for seen in self.messages)
+        left_out = f"; {others} of XMPP or SMPP are not in it, a ladder shows them" if others else ""
+        return f"{len(self.messages) - others} messages in {os.path.abspath(file)}{left_out}"
 
     def ladder(self) -> None:
         """Show again what has been seen."""
@@ -121,20 +135,59 @@ class Trace:
         return f"{state} {self._what}: {len(self._calls)} calls, {len(self.messages)} messages; trace.stop() ends it"
 
     def _seen(self, seen: Seen) -> None:
-        try:
-            call_id = seen.message.call_id or ""
-            if call_id not in self._calls:
-                if not self._conditions.fit(seen.message, seen.peer[0]):
-                    return
-                self._calls[call_id] = None
-                if len(self._calls) > MAX_CALLS:
-                    self._calls.popitem(last=False)
-        except MalformedMessage:
+        if not self._belongs(seen):
+            if seen.message is None:
+                self._recent.append(seen)
             return
+        self._know(seen)
+        for earlier in self._found(seen.time):
+            self._keep(earlier)
+        if not seen.inner:
+            self._keep(seen)
+
+    def _belongs(self, seen: Seen) -> bool:
+        """Whether something is of a call that is shown, or begins one that is to be."""
+        if not self._keys.keys().isdisjoint(seen.keys):
+            return True
+        if seen.message is None:
+            return False
+        try:
+            return self._conditions.fit(seen.message, seen.peer[0])
+        except MalformedMessage:
+            return False
         except Exception as error:
             self.stop()
             self._tell(f"trace: the condition fails, and is not asked any more: {type(error).__name__}: {error}")
-            return
+            return False
+
+    def _know(self, seen: Seen) -> None:
+        """Know all by what it belongs to from now on."""
+        for key in seen.keys:
+            self._keys[key] = None
+            self._keys.move_to_end(key)
+        while len(self._keys) > MOST_KEYS:
+            self._keys.popitem(last=False)
+        if seen.message is not None and not seen.inner and len(self._calls) < MAX_CALLS:
+            self._calls.add(seen.message.header("call-id") or "")
+
+    def _found(self, now: float) -> list[Seen]:
+        """What is not SIP, came before, and turns out to belong to it, in order."""
+        found: list[Seen] = []
+        again = True
+        while again:
+            again = False
+            for each in tuple(self._recent):
+                if now - each.time > RECENT:
+                    self._recent.remove(each)
+                elif not self._keys.keys().isdisjoint(each.keys):
+                    self._recent.remove(each)
+                    self._know(each)
+                    found.append(each)
+                    again = True
+        return sorted(found, key=lambda each: each.time)
+
+    def _keep(self, seen: Seen) -> None:
+        """Keep a message, and show it."""
         self.messages.append(seen)
         self._octets += len(seen.data)
         while len(self.messages) > MAX_MESSAGES or self._octets > MAX_OCTETS:

@@ -23,7 +23,7 @@ from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.dialog import TARGET_REFRESH, Dialog, DialogId
 from sipgw.sip.edits import NO_EDITS
-from sipgw.sip.errors import SipError
+from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.message import Message, Request, Response, parse
 from sipgw.sip.replies import reason_for
 
@@ -75,6 +75,18 @@ class Entities:
             self.legs[leg.key] = session, leg
             if leg.interval and leg.session_timer is None:
                 self.timers.start(leg)  # it comes from the database
+
+    def kin(self, message: Request | Response) -> list[str]:
+        """The Call-IDs of all legs of the call that a message is of (``TransactionUser.kin``)."""
+        try:
+            names = [message.call_id, message.to_tag or "", message.from_tag or ""]
+        except MalformedMessage:
+            return []
+        for name in (*names, *(name.rpartition(".")[0] for name in names[1:])):
+            found = self.legs.get(name)
+            if found is not None:
+                return [leg.invite.call_id for leg in found[0].legs]
+        return []
 
     def _changed(self, leg: Leg) -> None:
         found = self.legs.get(leg.key)

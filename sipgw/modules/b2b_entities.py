@@ -69,6 +69,7 @@ class B2bEntities(UaSessions, Storing):
             if name not in self.server.user.routes.named:
                 raise ValueError(f"b2b_entities: there is no route[{name}]")
         self.server.user.on_request.append(self.entities.taken)
+        self.server.user.kin.append(self.entities.kin)
         for row in await self.open_store(ENTITIES_VERSION, ENTITY_KEY, ENTITIES, self._rows, "param"):
             try:
                 leg = read_leg(row, self.server.user.find_socket)

@@ -136,6 +136,7 @@ class TopologyHiding(Module):
                 self.dialog.follower, self.tm, passed, names, self.th_callid_prefix, self.th_callid_passwd
             )
             self.dialog.on_loaded(self.calls.adopt)
+            self.server.user.kin.append(self.calls.kin)
         elif self.force_dialog:
             raise ValueError("topology_hiding: force_dialog needs the module dialog")
 

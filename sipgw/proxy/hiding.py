@@ -281,6 +281,11 @@ class HiddenCalls:
         except MalformedMessage:
             return None
 
+    def kin(self, message: Message) -> list[str]:
+        """The caller's Call-ID for a message with one of ours (``TransactionUser.kin``)."""
+        call_id = message.header("call-id") or ""
+        return [self.plain_call_id(call_id)] if call_id.startswith(self._prefix) else []
+
     def plain_call_id(self, call_id: str) -> str:
         """The caller's Call-ID for one of ours; any other as it is."""
         if not call_id.startswith(self._prefix):

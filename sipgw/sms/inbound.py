@@ -23,7 +23,7 @@ from sipgw.sms.spool import Kind, Message, Spool, new_id
 from sipgw.sms.text import Chunk, join
 from sipgw.sms.udh import Concatenation
 
-__all__ = ["Inbound", "is_receipt"]
+__all__ = ["Inbound", "content_of", "digest_of", "is_receipt"]
 
 PATIENCE: Final = 300.0
 REPEATED: Final = 120
@@ -115,7 +115,7 @@ class Inbound:
         ``ValueError`` for a header that cannot be read. ``more`` are details that belong to it."""
         around = self.around
         now = around.now()
-        digest = _digest(link, pdu)
+        digest = digest_of(link, pdu)
         before = self._unsure.pop(digest, None)
         if before is not None and before[0] > now:
             self.repeated += 1
@@ -203,7 +203,7 @@ def content_of(pdu: Pdu) -> tuple[Chunk, Concatenation | None]:
     return Chunk.of(data, pdu["data_coding"], elements), which
 
 
-def _digest(link: str, pdu: Pdu) -> bytes:
+def digest_of(link: str, pdu: Pdu) -> bytes:
     """What is the same when the same message comes again on a link."""
     said: Sequence[object] = (link, sorted(pdu.values.items(), key=str), sorted(pdu.tlvs.items()))
     return blake2b(repr(said).encode("utf-8", "surrogateescape"), digest_size=16).digest()

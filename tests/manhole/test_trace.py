@@ -31,7 +31,7 @@ class TraceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.scripted = Scripted('sl_send_reply(200, "OK");')
         self.shown: list[str] = []
-        self.tap = Tap(self.scripted.server.user, (WireFlow,))
+        self.tap = Tap(self.scripted.server, (WireFlow,))
         self.trace = Trace(self.tap, self.shown.append)
         self.addCleanup(self.trace.stop)
 
