@@ -109,7 +109,7 @@ USRLOC_MODES = {
 
 GONE_PARAMETERS = frozenset(
     """acc.acc_created_avp_name auth_aaa.service_type auth_db.password_column_2 b2b_entities.replication_mode
-    b2b_logic.use_init_sdp cachedb_mongodb.exec_treshold cachedb_redis.enable_raw_query_quoting
+    cachedb_mongodb.exec_treshold cachedb_redis.enable_raw_query_quoting
     dialog.event_id_format event_rabbitmq.sync_mode event_stream.sync_mode event_xmlrpc.sync_mode
     lua.lua_user_debug lua.warn_missing_free_fixup mi_datagram.reply_indent mi_fifo.reply_indent
     mi_http.mi_http_method perl.unsafemodfnc pi_http.framework presence.server_address

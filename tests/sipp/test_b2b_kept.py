@@ -3,14 +3,16 @@ sides."""
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from typing import Any
+from urllib.request import Request, urlopen
 
 from twisted.trial.unittest import SkipTest
 
 from sipgw.db.making import create
 from sipgw.db.session import open_store
-from tests.children import wait_for
+from tests.children import HOST, free_port, wait_for
 from tests.servers import redis, sql
 from tests.sipp.troupe import CALLS, TALK, Flow, TroupeTestCase
 
@@ -73,7 +75,9 @@ class KeptTests(TroupeTestCase):
             self.url, module, where = sql.fresh(self.engine, str(self.directory)), f"db_{self.engine}", "db_url"
             with closing(open_store(self.url, create=True)) as store:
                 create(store, ["version", "b2b_entities", "b2b_logic"])
-        values = {"module": module, "where": where, "url": self.url, "lasting": str(2 * TALK // 1000 + 2)}
+        self.http = free_port()
+        values = {"http": str(self.http), "module": module, "where": where, "url": self.url}
+        values["lasting"] = str(TALK // 1000 + 4)
         for name, value in values.items():
             text = text.replace(f"@{name}@", value)
         return super().script(text)
@@ -102,7 +106,9 @@ class KeptTests(TroupeTestCase):
 
     def listed(self) -> dict[str, list[tuple[str, ...]]]:
         """What is listed of the sessions but their states and numbers."""
-        found: Any = self.ask("b2b_list")
+        asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "b2b_list"}).encode()
+        with urlopen(Request(f"http://{HOST}:{self.http}/mi", asked, {"Content-Type": "application/json"}), timeout=20) as answer:
+            found: Any = json.loads(answer.read())["result"]
         names = ("type", "key", "id", "callid", "fromtag", "totag", "from_uri", "to_uri", "contact", "remote_contact")
         return {each["key"]: [tuple(entity[name] for name in names) for entity in each["entities"]] for each in found}
 
