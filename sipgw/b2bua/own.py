@@ -91,8 +91,10 @@ class OwnSession:
     """A call with ``leg``, whose key is its name. ``limit``: the timer that ends it, for whoever set it;
     ``ends``: when it does, in seconds since 1970."""
 
-    __slots__ = ("_bye", "_number", "_pending", "_reinvited", "_status", "_unanswered", "_waiting", "described", "ends", "leg",
-                 "letters", "limit", "over", "port", "tell")
+    __slots__ = (
+        "__weakref__", "_bye", "_number", "_pending", "_reinvited", "_status", "_unanswered", "_waiting", "described",
+        "ends", "leg", "letters", "limit", "over", "port", "tell",
+    )
 
     def __init__(self, leg: Leg, port: OwnPort, tell: Tell, letters: str = "") -> None:
         self.leg = leg

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from random import SystemRandom
-from typing import Any
+from typing import Any, Protocol
 
 from sipgw.b2bua.legs import NUMBERED, REDIRECTS, TRANSPARENT, Leg, Role, State
 from sipgw.b2bua.own import OwnSession
@@ -19,7 +19,7 @@ from sipgw.modules._b2b_routes import Shown
 from sipgw.modules.tm import Tm
 from sipgw.modules.uac_auth import UacAuth
 from sipgw.proxy.forward import NoWay, find_flow, via_line
-from sipgw.script.run import Run
+from sipgw.script.run import WATCHER, Run, Watcher
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.dialog import TARGET_REFRESH, Dialog, DialogId
 from sipgw.sip.edits import NO_EDITS
@@ -35,6 +35,19 @@ MAX_CHALLENGES = 2
 Heard = Callable[[int, "Response | None"], None]
 Held = Session | OwnSession
 """What has legs: a call of two of them, or one of the server's own."""
+
+
+class Onlooker(Protocol):
+    """Who wants to see the messages of chosen sessions (tracer)."""
+
+    def begun(self, run: Run, session: Held) -> None:
+        """A session begins with the request of ``run``."""
+
+    def came(self, run: Run, session: Held, leg: Leg, context: Any) -> None:
+        """A request has come by ``leg``; ``context``: its transaction, if it has one."""
+
+    def trail(self, session: Held, leg: Leg) -> Watcher | None:
+        """Who sees what goes out by ``leg``."""
 
 
 class Entities:
@@ -56,6 +69,7 @@ class Entities:
         """Told of calls of the server's own, too."""
         self.on_changed: list[Callable[[Held], None]] = []
         """Told that something of a call may have changed."""
+        self.onlooker: Onlooker | None = None
         self._count = 0
         self._random = SystemRandom()
         self.auth: UacAuth | None = None
@@ -119,6 +133,8 @@ class Entities:
         if request.method == "ACK":
             if found is not None:
                 session, leg = found
+                if self.onlooker is not None:
+                    self.onlooker.came(run, session, leg, None)
                 self.shown.request(request, run.flow, found, lambda seen: session.acknowledged(leg, seen))
             return True
         if found is None:
@@ -130,6 +146,8 @@ class Entities:
         run.transaction = None  # it is ours now, whatever becomes of the run
         if context is not None:
             context.kept[KEPT] = found
+            if self.onlooker is not None:
+                self.onlooker.came(run, *found, context)
             self.shown.request(request, run.flow, found, lambda seen: self._asked(*found, seen, context))
         return True
 
@@ -395,10 +413,13 @@ class Entities:
         dialog: Dialog | None,
     ) -> None:
         status = 0
+        kept: dict[str, Any] = {KEPT: self.legs.get(leg.key)}
+        trail = self._trail(leg)
+        if trail is not None:
+            kept[WATCHER] = trail
         try:
             sent = await self.tm.originate(
-                request, heard, next_hop=next_hop, socket=leg.socket, kept={KEPT: self.legs.get(leg.key)}, dialog=dialog,
-                acknowledge=acknowledge,
+                request, heard, next_hop=next_hop, socket=leg.socket, kept=kept, dialog=dialog, acknowledge=acknowledge
             )
         except NoWay as error:
             sent, status = False, error.status
@@ -411,6 +432,13 @@ class Entities:
             heard(status, None)
         elif unwanted:
             self._cancel(name)
+
+    def _trail(self, leg: Leg) -> Watcher | None:
+        """Who wants to see what goes out by ``leg``."""
+        if self.onlooker is None:
+            return None
+        found = self.legs.get(leg.key)
+        return None if found is None else self.onlooker.trail(*found)
 
     def cancel(self, leg: Leg, number: int) -> None:
         """Cancel an INVITE of ours."""
@@ -446,6 +474,9 @@ class Entities:
             run.dst_uri = dialog.next_hop
             run.send_socket = leg.socket
             flow = await find_flow(run)
+            trail = self._trail(leg)
+            if trail is not None:
+                flow = trail.downstream(flow)
         except (NoWay, SipError) as error:
             user.log_rarely(("b2b ack", str(error)), -1, f"b2b_entities: no ACK to a 2xx: {error}")
             return

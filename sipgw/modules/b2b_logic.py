@@ -238,6 +238,8 @@ class B2bLogic(Options, Scenarios):
         if course is not None:
             self.courses[session.key] = course
         entities.add(session, caller, callee)
+        if entities.onlooker is not None:
+            entities.onlooker.begun(run, session)
         self.ends[session.key] = int(user.wall_clock()) + self.max_duration if self.max_duration else 0
         limit = self.b2bl_th_init_timeout if flags.setup_timeout is None else flags.setup_timeout
         self._limit(session, limit or self.max_duration)

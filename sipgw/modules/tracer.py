@@ -19,6 +19,7 @@ from sipgw.core.levels import NAMES, level_of
 from sipgw.core.user import TransactionUser
 from sipgw.exports import BRANCH, FAILURE, LOCAL, ONREPLY, REQUEST, Module, function, mi, param, requires, statistic
 from sipgw.mi.jsonrpc import MIError
+from sipgw.modules._tracer_sessions import TracedSessions
 from sipgw.modules._tracer_targets import (
     Columns,
     DatabaseTarget,
@@ -29,7 +30,18 @@ from sipgw.modules._tracer_targets import (
     SipTarget,
     SyslogTarget,
     Target,
-    facility_of,
+)
+from sipgw.modules._tracer_words import (
+    CALLEE,
+    CALLER,
+    DIALOG,
+    MESSAGE,
+    SESSION,
+    TRANSACTION,
+    check_facility,
+    check_local,
+    local_end,
+    scope_of,
 )
 from sipgw.proxy.dialogs import Call, CallFlag
 from sipgw.proxy.following import call_of
@@ -43,10 +55,6 @@ from sipgw.sip.message import Request, Response, parse
 from sipgw.sip.uri import Uri
 from sipgw.transport.hep import XLOG, Frame
 
-MESSAGE, TRANSACTION, DIALOG, SESSION = range(1, 5)
-"""What is traced: one message, its transaction, its dialog, the session of a B2BUA."""
-CALLER, CALLEE = "C", "c"
-"""The legs of a call, as ``flags`` names them."""
 RAW = "raw"
 """Under this name a run keeps its request as it came."""
 
@@ -55,40 +63,6 @@ _COLUMNS = (
     "date callid trace_attrs msg method status fromproto fromip fromport toproto toip toport fromtag direction".split()
 )
 """The columns; the parameter that names each has "_column" behind it."""
-_LOCAL = re.compile(
-    r"(?:(udp|tcp|tls|sctp|ws|wss):)?(\[[0-9A-Fa-f:.]+\]|[^:\s]+)(?::([0-9]{1,5}))?", re.IGNORECASE
-)
-
-
-def scope_of(text: str) -> int:
-    """What the letters of a scope ask for, the widest of them; ``ValueError`` for one that is none."""
-    found = 0
-    for letter in text.lower():
-        if letter not in "mtdb ":
-            raise ValueError(f"trace knows no scope {letter!r}; write m, t, d or b")
-        if letter == "b":
-            found = SESSION
-        elif letter != " " and not (letter == "m" and found) and not (letter == "t" and found == DIALOG):
-            found = {"m": MESSAGE, "t": TRANSACTION, "d": DIALOG}[letter]
-    return found
-
-
-def check_facility(text: str) -> None:
-    """Refuse what is no syslog facility."""
-    facility_of(text)
-
-
-def check_local(text: str) -> None:
-    """Refuse what is no ``[proto:]address[:port]``."""
-    local_end(text)
-
-
-def local_end(text: str) -> End:
-    """``[proto:]address[:port]`` as an end of a message."""
-    found = _LOCAL.fullmatch(text.strip())
-    if found is None:
-        raise ValueError("write [proto:]address[:port]")
-    return (found[1] or "udp").lower(), str(ip_address(found[2].strip("[]"))), int(found[3] or 5060)
 
 
 @dataclass(eq=False)
@@ -170,6 +144,7 @@ class Tracer(Module):
 
     proto_hep: Any = requires("proto_hep", optional=True)
     dialog: Any = requires("dialog", optional=True)
+    b2b_entities: Any = requires("b2b_entities", optional=True)
 
     trace_id: str = param("", "Where to trace: [name]uri=hep:ID | sip:... | file:PATH | syslog[:FACILITY[:LEVEL]] | a database;"
                           " of that also table=NAME", each="add_place")
@@ -259,7 +234,9 @@ class Tracer(Module):
             self._places.setdefault(name, Places(name)).targets.append(target)
         user: TransactionUser = self.server.user
         user.on_received = self._received
-        user.on_request.append(self._begins)
+        user.on_request.insert(0, self._begins)
+        if self.b2b_entities is not None:
+            self.b2b_entities.entities.onlooker = TracedSessions(self._of_session, self._trail, self._came)
 
     async def stop(self) -> None:
         """Close all places."""
@@ -315,7 +292,7 @@ class Tracer(Module):
         """Show the message at hand and, by ``scope``, what follows it."""
         user: TransactionUser = run.user
         request = isinstance(run.message, Request)
-        if scope == SESSION:
+        if scope == SESSION and self.b2b_entities is None:
             user.log_rarely("trace b", -1, "trace: there are no B2B sessions to trace")
             return -1
         if not scope:
@@ -365,6 +342,18 @@ class Tracer(Module):
             run.transaction.watch(made)
         self._show_in(run.message, self._raw(run), run.flow, made.sender, made.wishes)
 
+    @staticmethod
+    def _of_session(run: Run) -> list[Wish] | None:
+        trail = run.keep().get(WATCHER)
+        return trail.wishes if isinstance(trail, Trail) and trail.scope == SESSION else None
+
+    def _trail(self, wishes: list[Wish], leg: str) -> Trail:
+        return Trail(self, SESSION, wishes, (leg, leg))
+
+    def _came(self, run: Run, trail: Any) -> None:
+        if run.flow is not None:
+            self._show_in(run.message, self._raw(run), run.flow, trail.sender, trail.wishes)
+
     def _raw(self, run: Run) -> bytes:
         """The message at hand as it came."""
         raw: bytes | None = None if run.context is None else run.context.get(RAW)
@@ -382,7 +371,7 @@ class Tracer(Module):
                 self._latest = message, write(message, NO_EDITS)
                 server = layer.find(message)
                 trail = None if server is None else getattr(server.user, "watcher", None)
-                if message.method == "CANCEL" and (trail is None or trail.scope != DIALOG):
+                if message.method == "CANCEL" and (trail is None or trail.scope not in (DIALOG, SESSION)):
                     return
             else:
                 branch = message.via.branch or ""
@@ -407,11 +396,11 @@ class Tracer(Module):
         if run.message.method == "CANCEL":
             server = run.user.layer.find(run.message)
             trail = None if server is None else getattr(server.user, "watcher", None)
-            if isinstance(trail, Trail) and trail.scope == DIALOG:
+            if isinstance(trail, Trail) and trail.scope in (DIALOG, SESSION):
                 run.keep()[WATCHER] = trail
         for places in tuple(self._started.values()):
             initial = run.message.method == "INVITE" and not run.message.to_tag
-            if (places.scope != DIALOG or initial) and places.fits(run):
+            if (places.scope not in (DIALOG, SESSION) or initial) and places.fits(run):
                 self._follow(run, Wish(places, places.kinds, "", "", frozenset({CALLER, CALLEE})), places.scope)
         return False
 
