@@ -14,7 +14,8 @@
     mute BYE OPTIONS                    the same, and none is answered
 
 A request goes to the Contact and by the routes of the call's first INVITE or of the response to it; CSeq numbers, tags and
-branches follow by themselves. ``@name@`` is replaced by the value of that name, in all lines."""
+branches follow by themselves; a PRACK names the last response with the check "RSeq ~ .".
+``@name@`` is replaced by the value of that name, in all lines."""
 
 from __future__ import annotations
 
@@ -142,6 +143,8 @@ class Act:
             *([] if begins else ["[routes]"]), from_, to, "Call-ID: [call_id]", f"CSeq: {number} {method}", "Max-Forwards: 70",
             *headers,
         ]
+        if method == "PRACK":
+            lines.append(f"RAck: [$rseq] {self.invite} INVITE")
         if method in WITH_CONTACT:
             lines.append(f"Contact: <sip:{self.user}@[local_ip]:[local_port]>")
         self.send("\n".join(lines) + "\n" + self.body(options), "" if method == "ACK" else ' retrans="500"')
@@ -174,6 +177,8 @@ class Act:
                 actions.append(self.take("To", "theirs"))
                 routes = ' rrs="true"'
                 self.known = int(what) >= 200
+                if "RSeq ~ ." in checks:
+                    actions.append(self.take("RSeq", "rseq"))
             kind = f'response="{what}"'
         else:
             self.last = what
