@@ -51,7 +51,10 @@ Send = Callable[[Request, Callable[[int, "Response | None"], None], str, Any], A
 class Subscription:
     """One. ``ends``: monotonic seconds."""
 
-    __slots__ = ("busy", "contact", "cseq", "dialog", "dirty", "ends", "event", "key", "over", "reserved", "socket", "timer")
+    __slots__ = (
+        "anew", "busy", "contact", "cseq", "dialog", "dirty", "ends", "event", "key", "over", "reserved", "socket", "timer",
+        "told",
+    )
 
     def __init__(self, key: Any, dialog: Dialog, contact: str, socket: Any, event: str, cseq: int) -> None:
         self.key = key
@@ -65,6 +68,10 @@ class Subscription:
         self.timer: Any = None
         self.busy = False
         self.dirty = False
+        self.anew = False
+        """The phone has asked to be told, whether there is news or not."""
+        self.told: tuple[str, bytes] | None = None
+        """What it was told last."""
         self.over = ""
         self.reserved = 0
         """Up to which CSeq the numbers are noted as used."""
@@ -136,6 +143,7 @@ class Subscriptions:
             self._lasts(found, expires)
             self._note(found)
             self.source.wanted(found.key)
+            found.anew = True
             self._notify(found)
         else:
             self._end(found, "terminated;reason=timeout")
@@ -243,6 +251,10 @@ class Subscriptions:
             found.dirty = True
             return
         state, body, kind = self.source.told(found.key)
+        if (state, body) == found.told and not found.anew and not found.over:
+            found.dirty = False
+            return
+        found.anew, found.told = False, (state, body)
         if found.over:
             state = found.over
         elif not state.startswith("terminated"):
@@ -258,6 +270,8 @@ class Subscriptions:
             if status < 200:
                 return
             found.busy = False
+            if status >= 300:
+                found.told = None
             if status >= 300 and status not in (500, 503):
                 self._forget(found)  # the phone knows nothing of it, or is gone (4.2.2)
             elif found.dirty:

@@ -30,6 +30,8 @@ ENOUGH = 1.5
 """Seconds that must have been heard; the last one is looked at."""
 
 
+MODULES = "g711 sndfile aufile menu ctrl_tcp account contact uuid"
+"""What each baresip loads."""
 WINDOW = 800
 """Samples of a piece that is searched for a tone: 0.1 s, which tells tones apart that differ by 20 Hz."""
 
@@ -132,10 +134,12 @@ class Softphone:
 
 
 class Baresip(Softphone):
-    """baresip. ``contacts``: whom it knows; ``through_server``: requests to other domains go to the server, too."""
+    """baresip. ``contacts``: whom it knows; ``through_server``: requests to other domains go to the server, too.
+    ``modules``: what it loads besides."""
 
     contacts = ""
     through_server = False
+    modules = ""
 
     def start(self) -> None:
         """Start it, and connect to its control."""
@@ -159,7 +163,7 @@ class Baresip(Softphone):
                 ctrl_tcp_listen {HOST}:{control}
                 snd_path {self.directory}
             """
-            + "".join(f"module {name}.so\n" for name in "g711 sndfile aufile menu ctrl_tcp account contact uuid".split()),
+            + "".join(f"module {name}.so\n" for name in f"{MODULES} {self.modules}".split()),
         }
         for name, text in files.items():
             (self.directory / name).write_text("".join(line.strip() + "\n" for line in text.splitlines()))

@@ -24,6 +24,8 @@ class NotifierTests(SynchronousTestCase):
         self.interest: list[tuple[str, str]] = []
         self.fault: SipError | None = None
         self.kept: dict[str, str] = {}
+        self.number = 0
+        self.news = True
         self.subscriptions = Subscriptions(self.user, self.send, self, "application/pidf+xml")
 
     async def send(self, request: Request, answer: Any, next_hop: str, socket: Any) -> None:
@@ -33,7 +35,8 @@ class NotifierTests(SynchronousTestCase):
         self.answers.append(answer)
 
     def told(self, key: Any) -> tuple[str, bytes, str]:
-        return self.state, b"<presence/>", "application/pidf+xml"
+        self.number += 1
+        return self.state, b"<presence>%d</presence>" % self.number if self.news else b"", "application/pidf+xml"
 
     def wanted(self, key: Any) -> None:
         self.interest.append(("wanted", key))
@@ -97,6 +100,21 @@ class NotifierTests(SynchronousTestCase):
         self.answers[0](200, None)
         self.answers[1](200, None)
         self.assertEqual([each.cseq.number for each in self.sent], [1, 2])
+
+    def test_no_news(self) -> None:
+        """What was told already is told again only to who asks."""
+        self.news = False
+        _, tag, _ = self.ask()
+        self.answers[0](200, None)
+        self.subscriptions.changed("key")
+        self.assertEqual(len(self.sent), 1)
+        self.ask(cseq=2, tag=tag)
+        self.subscriptions.changed("key")
+        self.answers[1](200, None)
+        self.assertEqual(len(self.sent), 2)
+        self.state = "pending"
+        self.subscriptions.changed("key")
+        self.assertEqual(self.states()[-1], "pending;expires=600")
 
     def test_repeated(self) -> None:
         """The same request again is answered the same, and makes no second subscription."""
