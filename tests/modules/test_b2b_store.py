@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from sipgw.testing import Phone, WiredServer, finished
@@ -11,6 +12,7 @@ from tests.modules.calls import ALICE, BOB, CAROL, HEAD
 from tests.modules.test_b2b_logic import SDP, Back
 from tests.proxy.rig import request, response
 
+NIGHTLY = bool(os.environ.get("SIPGW_NIGHTLY"))
 PARAMS = """
 modparam("b2b_entities", "db_url", "memory:")
 modparam("b2b_logic", "db_url", "memory:")
@@ -381,6 +383,46 @@ class RestartTests(StoredBack):
             self.sent(CAROL)
             self.gone()
             del self.phones
+
+    def test_anywhere(self) -> None:
+        """Wherever in a call the server is killed, both sides end when one hangs up, or when nobody says anything any more."""
+
+        def reinvite() -> None:
+            self.within("INVITE", ALICE, sdp=SDP % "again")
+
+        def accept() -> None:
+            found = [each for each in self.sent(BOB) if getattr(each, "method", "") == "INVITE"]
+            self.reply_as(found[-1], "b1", BOB, SDP % "bob")
+
+        def bridge() -> None:
+            key = self.command("b2b_logic:list")[0]["key"]
+            self.command("b2b_logic:bridge", dialog_id=key, new_uri=f"sip:carol@127.0.0.1:{CAROL}", flag=0)
+
+        def answer() -> None:
+            (invite,) = self.sent(CAROL)
+            extra = f"Contact: <sip:carol@127.0.0.1:{CAROL}>\r\n"
+            self.arrive(self.message(response(invite, 200, tag="c1", extra=extra), SDP % "carol"), CAROL)
+
+        steps = [
+            self.dial, self.ring, lambda: self.pick_up(ack=False), lambda: self.within("ACK", ALICE, cseq=1),
+            lambda: self.within("INFO", ALICE), reinvite, accept, lambda: self.within("ACK", ALICE, cseq=self.cseq[ALICE]),
+            bridge, answer, lambda: self.within("BYE", ALICE),
+        ]
+        for killed in range(1, len(steps) + 1):
+            parties = (ALICE, BOB, None)
+            for who in parties if NIGHTLY else parties[killed % 3 : killed % 3 + 1]:
+                self.store(params='modparam("b2b_logic", "max_duration", 500)')
+                for step in steps[:killed]:
+                    step()
+                self.restart()
+                answered = killed > 2
+                if who is not None and answered:
+                    self.within("BYE", who, cseq=9000)
+                self.wait(600)
+                for port in (ALICE, BOB, CAROL):
+                    self.sent(port)
+                self.assertEqual((dict(self.entities), self.command("b2b_logic:list"), self.counted()), ({}, [], (0, 0)))
+                del self.phones
 
     def test_bridge_then_restart(self) -> None:
         """A call that was bridged goes on with who talks now; one that is being bridged, and whose old side is gone, ends."""
