@@ -59,11 +59,12 @@ class Store:
     def flush(self) -> None:
         """Write what has changed."""
         changed, self._changed = self._changed, {}
-        for session in changed:
-            before, after = self._written.get(session, {}), self._rows_of(session)
+        news = [(session, self._written.get(session, {}), self._rows_of(session)) for session in changed]
+        for _session, before, after in news:
             for key, row in before.items():
                 if key not in after or self._name(after[key]) != self._name(row):
                     self.delete(row)
+        for session, before, after in news:  # a row may have moved from one to another
             for key, row in after.items():
                 if before.get(key) != row:
                     self._replace(row)

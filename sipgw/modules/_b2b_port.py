@@ -116,7 +116,14 @@ class Entities:
     def move(self, leg: Leg, session: Session) -> None:
         """Let what comes for ``leg`` find another session."""
         if leg.key in self.legs:
+            self._changed(leg)
             self.legs[leg.key] = session, leg
+            self._changed(leg)
+
+    def has(self, session: Held, leg: Leg) -> bool:
+        """Whether ``leg`` is with ``session`` now, not lent to another one."""
+        found = self.legs.get(leg.key)
+        return found is not None and found[0] is session
 
     # -- what comes
 

@@ -70,8 +70,7 @@ class Restoring(Storing):
         legs = self.b2b_entities.restored
         for row in rows:
             found = SessionRow.read(row)
-            keys = [key for key in found.legs if key in legs]
-            keys += [key for key, (_, its) in legs.items() if text_of(its["param"]) == found.key and key not in keys]
+            keys = [key for key, (_, its) in legs.items() if text_of(its["param"]) == found.key]
             if keys:
                 self._restore(found, row, {key: legs.pop(key) for key in keys})
             else:
@@ -88,7 +87,7 @@ class Restoring(Storing):
 
     def _rows(self, session: Any) -> dict[str, Row]:
         """The row of a session, if one of its legs can be stored."""
-        if not any(map(lasts, session.legs)):
+        if not any(lasts(leg) and self.entities.has(session, leg) for leg in session.legs):
             return {}
         row = SessionRow(session.key, session.scenario or TOP_HIDING, BRIDGED, self.ends.get(session.key, 0))
         return {session.key: row.row(session.legs)}

@@ -90,7 +90,7 @@ class B2bEntities(UaSessions, Storing):
         """The rows of the legs of a session."""
         rows: dict[str, Row] = {}
         for leg in session.legs:
-            if lasts(leg):
+            if lasts(leg) and self.entities.has(session, leg):
                 if isinstance(session, OwnSession):
                     own = {"own": {"letters": session.letters, "ends": session.ends}}
                     rows[leg.key] = leg_row(leg, session.key, self.name, own)

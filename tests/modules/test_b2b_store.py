@@ -403,7 +403,7 @@ class RestartTests(StoredBack):
             extra = f"Contact: <sip:carol@127.0.0.1:{CAROL}>\r\n"
             self.arrive(self.message(response(invite, 200, tag="c1", extra=extra), SDP % "carol"), CAROL)
 
-        steps = [
+        steps: list[Any] = [
             self.dial, self.ring, lambda: self.pick_up(ack=False), lambda: self.within("ACK", ALICE, cseq=1),
             lambda: self.within("INFO", ALICE), reinvite, accept, lambda: self.within("ACK", ALICE, cseq=self.cseq[ALICE]),
             bridge, answer, lambda: self.within("BYE", ALICE),
