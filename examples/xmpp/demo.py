@@ -78,6 +78,9 @@ class Phone(DatagramProtocol):
                     say(f"  alice's phone: {message.status} {message.reason}")
             return
         transport: Any = self.transport
+        if message.method == "SUBSCRIBE":  # it is a phone without presence of its own: sipgw tells that it is registered
+            transport.write(respond_to(message, 489, "Bad Event", to_tag="alice"), addr)
+            return
         transport.write(respond_to(message, 200, "OK", to_tag="alice"), addr)
         if message.via.branch not in self._known:
             self._known.add(message.via.branch or "")
