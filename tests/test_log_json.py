@@ -130,3 +130,16 @@ class ChildTests(ChildTestCase):
         child = self.start("twistd", "--logfile=x", "sipgw", "-c", str(self.file), "--log-json")
         self.assertEqual(child.wait(), 1)
         self.assertIn("--log-json needs", child.text())
+
+    def test_plain(self) -> None:
+        """Without it lines name their calls, and what a line of the script says too often is counted; both can be turned off."""
+        again = '$var(n) = 30; while ($var(n) > 0) { xlog("L_WARN", "inside"); $var(n) = $var(n) - 1; }'
+        flood = CALM.replace('xlog("L_WARN", "inside");', again)
+        child = self.serving(flood)
+        wait_for(lambda: "more like this" in child.text(), "a count", child)
+        inside = [line.partition(" WARNING: ")[2] for line in child.text().splitlines() if "inside" in line]
+        self.assertRegex(inside[0], r"^\[[^ ]+\] inside$")
+        self.assertRegex(next(line for line in inside if "more" in line), r"^inside \([0-9]+ more like this\)$")
+        child = self.serving(flood, "--no-call-ids", "--log-fold", "0")
+        wait_for(lambda: child.text().count("WARNING: inside\n") >= 30, "all lines", child)
+        self.assertNotIn("more like this", child.text())

@@ -48,6 +48,8 @@ def text_of(data: bytes) -> str:
 
 
 def _clean(text: str) -> str:
+    if text.isascii() and "\0" not in text:
+        return text
     return text_of(text.encode("utf-8", "surrogateescape"))
 
 
@@ -185,5 +187,18 @@ def _event(payload: bytes) -> str:
     return event if isinstance(event, str) else ""
 
 
+def plain_payload(payload: bytes) -> bytes:
+    """The message in a payload for Homer 6, JSON as tracers write it (``{"payload": "INVITE ..."}``); any other as it is."""
+    try:
+        found = json.loads(payload)
+    except (ValueError, RecursionError):
+        return payload
+    text = found.get("payload") if isinstance(found, dict) else None
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else payload
+
+
 def _cut(values: dict[str, Any]) -> dict[str, Value]:
-    return {name: _clean(value)[: LONGEST.get(name)] if isinstance(value, str) else value for name, value in values.items()}
+    for name, value in values.items():
+        if value.__class__ is str and value:
+            values[name] = _clean(value)[: LONGEST.get(name)]
+    return values

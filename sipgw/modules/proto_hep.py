@@ -185,6 +185,11 @@ class ProtoHep(Module):
         self._sources[transport].setdefault(family, (host, port))
         self._places.append((transport, host, port))
 
+    @property
+    def has_sockets(self) -> bool:
+        """Whether the script has a socket at which frames can come."""
+        return bool(self._places)
+
     async def start(self) -> None:
         """Settle how frames are written."""
         self.style = Style(self.hep_capture_id, bool(self.homer5_on), self.homer5_delim, self.compressed_payload == 2)

@@ -33,14 +33,14 @@ from sipgw.exports import (
 from sipgw.mi.jsonrpc import MIError
 from sipgw.modules import _capture_chunks as chunks
 from sipgw.modules._capture_flow import captured_flow
-from sipgw.modules._capture_rows import COLUMNS, report_row, sip_row
+from sipgw.modules._capture_rows import COLUMNS, plain_payload, report_row, sip_row
 from sipgw.modules._capture_writer import Writer, check_table, table_at
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
 from sipgw.sip.edits import NO_EDITS, write
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Request, Response, parse
-from sipgw.transport.hep_received import Received
+from sipgw.transport.hep_received import PAYLOAD, Received
 from sipgw.transport.hep_received import write as write_frame
 from sipgw.transport.hep_receiver import Way
 
@@ -170,6 +170,8 @@ class Sipcapture(Module):
                 raise ValueError("hep_route none writes to a database: set db_url")
         elif route != "sip" and self.hep_route not in user.routes.named:
             raise ValueError(f"hep_route: there is no route[{self.hep_route}]")
+        if not self.proto_hep.has_sockets:
+            user.log(1, "sipcapture: no frames will come: the script has no socket such as hep_udp:127.0.0.1:9060")
         self.proto_hep.receive(self._came)
 
     async def stop(self) -> None:
@@ -202,8 +204,11 @@ class Sipcapture(Module):
 
     def _message(self, context: Context) -> Request | Response | None:
         """The SIP message inside, as much of it as can be read; None if it is none."""
+        frame = context.frame
+        if frame.payload[:1] == b"{":
+            frame.known[PAYLOAD] = plain_payload(frame.payload)
         try:
-            return parse(context.frame.payload)
+            return parse(frame.payload)
         except MalformedMessage as error:
             found = error.message
             if isinstance(found, Request | Response):

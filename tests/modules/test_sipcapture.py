@@ -14,7 +14,7 @@ from sipgw.modules.proto_hep import ProtoHep
 from sipgw.modules.sipcapture import HEP, Context, Sipcapture
 from sipgw.testing import EPOCH, FakeServer, Wire, WiredServer, finished, pass_time
 from sipgw.transport import hep
-from sipgw.transport.hep_received import read, write
+from sipgw.transport.hep_received import read
 from sipgw.transport.hep_receiver import Way
 from tests.db.memory import MemoryDatabases
 from tests.doubles import Reactor
@@ -147,15 +147,14 @@ class RowTests(CaptureCase):
         self.assertEqual(self.statistic("captured_replies"), 4)
 
     def test_homer6(self) -> None:
-        """What is in JSON for Homer 6 is no SIP: it is a report; the correlation is what the frame carries beside."""
+        """A message that is in JSON for Homer 6 is taken out of it; its correlation is what the frame carries beside."""
         self.begin(more='modparam("proto_hep", "homer5_on", 0)')
         self.come(framed(homer5=False))
-        self.assertEqual(self.rows(), [])
-        self.assertIn("is no SIP", self.logged()[0])
-        six = read(framed(homer5=False))
-        six.known[15] = RICH
-        self.come(write(six))
-        self.assertEqual(self.rows()[0]["correlation_id"], '{"sip": "corr"}')
+        (row,) = self.rows()
+        self.assertEqual((row["correlation_id"], row["callid"], row["msg"][:6]), ('{"sip": "corr"}', "c1", "INVITE"))
+        for payload in (b'{"payload": 1}', b'{"x": "y"}', b'{"payload": "no"}', b"{" * 20_000, b'{"payload": "\\ud800"}'):
+            self.come(framed(payload))
+        self.assertEqual(len(self.rows()), 1)
 
     def test_bad_messages(self) -> None:
         """Headers that cannot be read leave their columns empty; what is no SIP at all is not written."""
@@ -373,6 +372,10 @@ class WriterTests(CaptureCase):
             module = Sipcapture(FakeServer(), **parameters)
             self.assertRaises(ValueError, finished, module.start())
         self.assertRaises(AssertionError, self.begin, route="nosuch")
+        module = Sipcapture(FakeServer(), proto_hep=ProtoHep(FakeServer()), hep_capture_on=1)
+        finished(module.start())
+        server: Any = module.server
+        self.assertIn("no socket", server.lines[-1][1])
 
 
 class TableTestsCases(TableCases):
