@@ -175,7 +175,7 @@ class AnyOrderTests(SynchronousTestCase):
         run_state_machine_as_test(
             AnyOrder,
             settings=settings(
-                max_examples=3000 if NIGHTLY else 30, stateful_step_count=40, derandomize=not NIGHTLY, deadline=None,
+                max_examples=600 if NIGHTLY else 30, stateful_step_count=40, derandomize=not NIGHTLY, deadline=None,
             ),
         )
         missing = [name for name in WANTED if not AnyOrder.seen[name]]

@@ -143,7 +143,7 @@ class Act:
             *([] if begins else ["[routes]"]), from_, to, "Call-ID: [call_id]", f"CSeq: {number} {method}", "Max-Forwards: 70",
             *headers,
         ]
-        if method == "PRACK":
+        if method == "PRACK" and not any(header.startswith("RAck:") for header in headers):
             lines.append(f"RAck: [$rseq] {self.invite} INVITE")
         if method in WITH_CONTACT:
             lines.append(f"Contact: <sip:{self.user}@[local_ip]:[local_port]>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 from sipgw.db.making import create
 from sipgw.db.session import open_store
@@ -150,6 +151,27 @@ def hidden() -> list[Flow]:
     ]
 
 
+def reliable() -> list[Flow]:
+    """Reliable provisional responses, and UPDATEs before the answer."""
+    begin = "> INVITE sdp | Supported: 100rel\n < 100?\n"
+    callee = """
+        < INVITE | Supported ~ 100rel
+        > 183 sdp | Require: 100rel | RSeq: 7
+        < PRACK | RAck ~ ^ *7 [0-9]+ INVITE
+        > 200
+    """
+    caller = begin + "< 183 | Require ~ 100rel | RSeq ~ .\n > PRACK\n < 200\n"
+    update = "> UPDATE sdp:early\n < 200 | body ~ agreed\n"
+    updated = "< UPDATE | body ~ early\n > 200 sdp:agreed\n wait 50\n"
+    return [
+        Flow("top", caller + "< 200\n > ACK" + HANGS_UP, {"callee": callee + "wait 100\n > 200 INVITE\n < ACK" + HEARS_BYE}),
+        Flow(
+            "top", caller + update + "< 200\n > ACK" + HANGS_UP,
+            {"callee": callee + updated + "> 200 INVITE\n < ACK" + HEARS_BYE},
+        ),
+    ]
+
+
 def given_up() -> list[Flow]:
     """Calls that come to nothing, and re-INVITEs: cancelled in each state, refused, never answered."""
     begin = "> INVITE sdp\n < 100?\n"
@@ -203,8 +225,33 @@ class BackToBackTests(TroupeTestCase):
 
     def test_calls(self) -> None:
         """All that can be done in a call, and all parties that may come and go."""
-        self.play(*hidden(), *given_up(), *joined())
+        self.play(*hidden(), *reliable(), *given_up(), *joined())
         self.assertEqual(self.rows(), 0)
+
+    def test_operator(self) -> None:
+        """The operator parks a caller with a media server, and lets somebody else take the call from there."""
+        flow = Flow(
+            "script", CALLS_UP + OFFERED + OFFERED + HANGS_UP,
+            {"callee": ANSWERS + HEARS_BYE, "park": OFFERS_LATE + HEARS_BYE, "third": OFFERS_LATE + HEARS_BYE},
+        )
+        parties = self.begin(flow, 1)
+        _callee, park, third, _caller = parties
+        (session,) = wait_for(self.talking, "both sides talk", self.server.child)
+        self.ask("b2b_bridge", dialog_id=session["key"], new_uri=f"sip:park@{HOST}:{park.port}")
+        wait_for(lambda: f":{park.port}" in str(self.talking()), "the caller hears the media server", self.server.child)
+        self.ask("b2b_bridge", dialog_id=session["key"], new_uri=f"sip:third@{HOST}:{third.port}")
+        self.finish(*parties)
+        self.assertNothingLeft()
+        ended = self.begin(Flow("script", CALLS_UP + HEARS_BYE, {"callee": ANSWERS + HEARS_BYE}), 1)
+        (session,) = wait_for(self.talking, "both sides talk", self.server.child)
+        self.ask("b2b_terminate_call", key=session["key"])
+        self.finish(*ended)
+        self.assertNothingLeft()
+
+    def talking(self) -> list[dict[str, Any]]:
+        """The sessions both of whose sides talk."""
+        found: Any = self.ask("b2b_list")
+        return [each for each in found if all(entity["state"] == "talking" for entity in each["entities"])]
 
     def test_restart(self) -> None:
         """The server is killed in the middle of calls: what either side sends finds the other."""

@@ -254,7 +254,7 @@ class DialogTests(TroupeTestCase):
             Flow("plain", CALLS_UP + talk + HANGS_UP, {"callee": ANSWERS + HEARS_BYE}),
             Flow("back", CALLS_UP + HEARS_BYE, {"callee": ANSWERS + talk + HANGS_UP}),
             Flow("lasting", CALLS_UP + HEARS_BYE, {"callee": ANSWERS + HEARS_BYE}),
-            Flow("options", CALLS_UP + "until BYE OPTIONS", {"callee": ANSWERS + PING + PING + HANGS_UP}),
+            Flow("options", CALLS_UP + "until BYE OPTIONS", {"callee": ANSWERS + PING * (TALK // 1000 + 1) + HANGS_UP}),
         ]
         parties = [party for flow in flows for party in self.begin(flow)]
         wait_for(lambda: self.written() == len(flows) * CALLS, "all are answered", self.server.child)
