@@ -20,6 +20,7 @@ from sipgw.proxy.disguise import is_uri
 from sipgw.proxy.hiding import own_contact
 from sipgw.proxy.originate import new_request
 from sipgw.script.run import Run
+from sipgw.sip.address import NameAddr
 from sipgw.sip.errors import SipError
 from sipgw.sip.grammar import is_token
 from sipgw.sip.message import Message, Request, Response
@@ -287,18 +288,20 @@ class UaSessions(Module):
         return [self.entry(leg) for session, leg in self.entities.legs.values() if isinstance(session, OwnSession)]
 
     @staticmethod
-    def entry(leg: Leg) -> dict[str, Any]:
-        """One leg for a management command."""
+    def entry(leg: Leg, logic_key: str = "") -> dict[str, Any]:
+        """One leg for a management command; ``logic_key``: the key of its session, if b2b_logic decides."""
         dialog = leg.dialog
         invite = leg.invite
         own, theirs = ("", "") if dialog is None else (dialog.id.local_tag, dialog.id.remote_tag)
         server = leg.role is Role.SERVER
         numbers = (0, 0) if dialog is None else (dialog.local_cseq or 0, dialog.remote_cseq or 0)
         target = "" if dialog is None else dialog.remote_target
-        contacts = (target, leg.contact) if server else (leg.contact, target)
+        ours = NameAddr.parse(leg.contact).uri_text
+        contacts = (target, ours) if server else (ours, target)
         return {
-            "type": leg.role.value, "key": leg.key, "id": leg.id, "state": leg.state.value, "callid": invite.call_id,
-            "ruri": invite.uri, "from": invite.from_.display, "from_uri": invite.from_.uri_text,
+            "type": leg.role.value, "key": leg.key, "logic_key": logic_key,
+            "mod_name": "b2b_logic" if logic_key else "b2b_entities", "id": leg.id, "state": leg.state.value,
+            "callid": invite.call_id, "ruri": invite.uri, "from": invite.from_.display, "from_uri": invite.from_.uri_text,
             "from_tag": theirs if server else invite.from_tag or "", "to": invite.to.display, "to_uri": invite.to.uri_text,
             "to_tag": own if server else theirs,
             "cseq": {"caller": numbers[server], "callee": numbers[not server]},

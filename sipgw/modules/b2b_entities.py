@@ -111,7 +111,10 @@ class B2bEntities(UaSessions, Storing):
     @mi("list", alias="b2be_list")
     def list_entities(self) -> list[dict[str, Any]]:
         """``b2b_entities:list``: the legs that there are."""
-        return [self.entry(leg) for _, leg in self.entities.legs.values()]
+        return [
+            self.entry(leg, "" if isinstance(session, OwnSession) else session.key)
+            for session, leg in self.entities.legs.values()
+        ]
 
     @staticmethod
     def describe(leg: Leg) -> dict[str, Any]:

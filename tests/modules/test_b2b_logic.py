@@ -452,6 +452,7 @@ class CourseTests(Back):
         self.assertEqual(([leg["type"] for leg in legs], [leg["state"] for leg in legs]), (["server", "client"], ["talking"] * 2))
         leg, other = session["entities"]
         self.assertEqual([leg["key"], other["key"]], [one["key"] for one in legs])
+        self.assertEqual([(one["logic_key"], one["mod_name"]) for one in legs], [(session["key"], "b2b_logic")] * 2)
         self.assertEqual((legs[0]["from_tag"], legs[0]["cseq"]), ("a1", {"caller": 1, "callee": 0}))
         self.assertEqual((legs[1]["to_tag"], legs[1]["contact"]["callee"]), ("b1", f"sip:bob@127.0.0.1:{BOB}"))
         self.assertEqual(self.command("b2b_terminate_call", key="x"), 404)

@@ -221,6 +221,51 @@ class RestartTests(StoredBack):
         self.reply(bye, 200, BOB)
         self.gone()
 
+    def test_session_timer(self) -> None:
+        """What was agreed on is known: a call that nobody refreshes ends, one that is refreshed goes on."""
+        for refreshed in (True, False):
+            self.store()
+            timer = "Supported: timer\r\nSession-Expires: 90;refresher=uac\r\n"
+            self.dial(more=timer)
+            self.sent(ALICE)
+            data = response(self.invited, 200, extra=f"Contact: <sip:bob@127.0.0.1:{BOB}>\r\n{timer}Require: timer\r\n")
+            self.arrive(self.message(data, SDP % "bob"), BOB)
+            self.answered = self.sent(ALICE)[-1]
+            self.within("ACK", ALICE, cseq=1)
+            self.assertEqual(self.said(BOB), ["ACK"])
+            self.restart()
+            self.wait(45)
+            if refreshed:
+                self.within("UPDATE", ALICE, more=timer)
+                (update,) = self.sent(BOB)
+                self.reply(update, 200, BOB, more=timer)
+                self.sent(ALICE)
+                self.wait(45)
+                self.assertEqual((self.said(ALICE), self.said(BOB)), ([], []))
+            self.wait(17)
+            self.assertEqual((self.said(ALICE)[:1], self.said(BOB)[:1]), (["BYE"], ["BYE"]))
+            self.wait(40)
+            self.gone()
+
+    def test_choices(self) -> None:
+        """Challenges pass as before, and a tag that counts phones is that of the call."""
+        self.store(begin='b2b_init_request("top hiding", "transparent-auth,pass-legs-upstream");')
+        self.dial()
+        self.pick_up()
+        self.assertTrue((self.answered.to_tag or "").endswith(".1"))
+        self.restart()
+        self.within("INFO", ALICE, more='Authorization: Digest username="a"\r\n')
+        (info,) = self.sent(BOB)
+        self.assertEqual(info.header("Authorization"), 'Digest username="a"')
+        self.reply(info, 401, BOB, more='WWW-Authenticate: Digest realm="x", nonce="n"\r\n')
+        self.assertIn("WWW-Authenticate", "".join(self.sent(ALICE)[-1].lines))
+        self.within("BYE", BOB)
+        (bye,) = self.sent(ALICE)
+        self.assertEqual((bye.from_tag, self.said(BOB)), (self.answered.to_tag, []))
+        self.reply(bye, 200, ALICE)
+        self.assertEqual(self.said(BOB), ["200 BYE"])
+        self.gone()
+
     def test_old_request(self) -> None:
         """A request that is older than the last one before the kill is refused."""
         self.store()
