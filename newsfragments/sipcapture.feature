@@ -1,1 +1,1 @@
-sipgw can be the capture server: `sipcapture` receives HEP 1 to 3 over UDP and TCP and writes calls and reports to SQLite, PostgreSQL or MariaDB; scripts read, change and relay the frames (`examples/capture-server.cfg`).
+sipgw can be the capture server: `sipcapture` receives HEP 1 to 3 over UDP and TCP and writes calls and reports to SQLite, PostgreSQL or MariaDB; scripts read, change and relay the frames (`examples/capture-server.cfg`); with the right to do so it also hears SIP that passes an interface or comes in IP packets.

@@ -52,7 +52,8 @@ ALSO = {
 """Who may import whom on the same floor, below floor 4."""
 
 PURE_FILES = [
-    *("sipgw.mi.jsonrpc", "sipgw.mi.xmlrpc", "sipgw.transport.proxy_protocol", "sipgw.transport.hep_received"),
+    *("sipgw.mi.jsonrpc", "sipgw.mi.xmlrpc"),
+    *(f"sipgw.transport.{name}" for name in ("hep_received", "packets", "proxy_protocol")),
     *(f"sipgw.sms.{name}" for name in "alphabets numbers pdu reassembly receipts rp session text translate udh".split()),
     *(f"sipgw.xmpp.{name}" for name in "address aliases client_stream dialback disco errors html message presence".split()),
     *(f"sipgw.xmpp.{name}" for name in "reader rooms rooms_commands roster scram stanza stream watchers".split()),

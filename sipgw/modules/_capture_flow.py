@@ -70,3 +70,8 @@ def captured_flow(frame: Received, way: Way, refuse: Callable[[], None]) -> Capt
     """The way of the message in ``frame``; ``refuse`` is told when somebody wants to send on it."""
     transport = _TRANSPORTS.get(frame.number(PROTOCOL), "udp")
     return CapturedFlow(CapturedSocket(way, refuse), transport, *frame.source)
+
+
+def heard_flow(source: tuple[str, int], target: tuple[str, int], refuse: Callable[[], None]) -> CapturedFlow:
+    """The way of a datagram that was heard on its way from ``source`` to ``target``."""
+    return CapturedFlow(CapturedSocket(Way("udp", source, target), refuse), "udp", *source)

@@ -32,7 +32,7 @@ from sipgw.exports import (
 )
 from sipgw.mi.jsonrpc import MIError
 from sipgw.modules import _capture_chunks as chunks
-from sipgw.modules._capture_flow import captured_flow
+from sipgw.modules._capture_flow import CapturedFlow, captured_flow, heard_flow
 from sipgw.modules._capture_rows import COLUMNS, plain_payload, report_row, sip_row
 from sipgw.modules._capture_writer import Writer, check_table, table_at
 from sipgw.script.run import Run
@@ -43,6 +43,8 @@ from sipgw.sip.message import Request, Response, parse
 from sipgw.transport.hep_received import PAYLOAD, Received
 from sipgw.transport.hep_received import write as write_frame
 from sipgw.transport.hep_receiver import Way
+from sipgw.transport.packets import Datagram
+from sipgw.transport.raw_receiver import RawReceiver, Wanted, parse_listen
 
 EVERYWHERE = REQUEST | FAILURE | ONREPLY | BRANCH | LOCAL
 HEP = "hep"
@@ -51,7 +53,6 @@ MOST_TARGETS = 100
 """Places to which ``hep_relay`` keeps ways."""
 VENDOR = 3
 """OpenSIPS's number, which is that of chunks that are set without one."""
-_RAW = "sockets that hear all traffic of an interface need rights that a SIP server should not have: use a HEP agent (captagent)"
 
 
 @dataclass(slots=True)
@@ -75,11 +76,6 @@ def _column(name: str) -> Any:
 class Sipcapture(Module):
     """Writes captured messages to a database."""
 
-    later = {
-        "raw_socket_listen": _RAW, "raw_ipip_capture_on": _RAW, "raw_moni_capture_on": _RAW, "raw_interface": _RAW,
-        "raw_moni_bpf_on": _RAW, "promiscious_on": _RAW,
-    }
-
     proto_hep: Any = requires("proto_hep", optional=True)
 
     db_url: str = param("", "The database (default: db_default_url)")
@@ -90,7 +86,15 @@ class Sipcapture(Module):
     hep_route: str = param("sip", "What becomes of frames: none, sip, or the name of a route")
     capture_node: str = param("homer01", "How we are called in the column node")
     max_async_queries: int = param(5, "How many rows are written together", check=_positive)
-    raw_sock_children: int = param(1, "Processes for raw sockets", unused="there are no raw sockets")
+    raw_socket_listen: str = param(
+        "", "address:port-port: which ports are heard of what passes; where IP packets in IP come", check=parse_listen
+    )
+    raw_ipip_capture_on: int = param(0, "Whether SIP is heard that is sent to us in IP packets (IP in IP)")
+    raw_moni_capture_on: int = param(0, "Whether SIP is heard that passes an interface: a mirrored port, or this machine's")
+    raw_interface: str = param("", "The interface; all of them without it")
+    raw_moni_bpf_on: int = param(0, "Whether the kernel picks the ports")
+    promiscious_on: int = param(0, "Whether the interface takes what is not for this machine")
+    raw_sock_children: int = param(1, "Processes for raw sockets", unused="one process reads")
     diversion_column: str = param("diversion_user", "Name of the column", unused="OpenSIPS does not write it either")
     id_column: str = param("id", "Name of the column", unused="the database counts rows")
     date_column: str = _column("date")
@@ -141,6 +145,7 @@ class Sipcapture(Module):
         self._writer: Writer | None = None
         self._names: dict[str, str] = {}
         self._targets: dict[str, Any] = {}
+        self._raw: RawReceiver | None = None
 
     def _lost(self) -> int:
         return 0 if self._writer is None else self._writer.lost
@@ -160,6 +165,8 @@ class Sipcapture(Module):
         if self.db_url or user.globals.get("db_default_url"):
             database = await self.server.databases.open(self.db_url)
             self._writer = Writer(database, user, self.max_async_queries)
+        if self.raw_ipip_capture_on or self.raw_moni_capture_on:
+            self._hear()
         if not self.hep_capture_on:
             return
         if self.proto_hep is None:
@@ -174,8 +181,35 @@ class Sipcapture(Module):
             user.log(1, "sipcapture: no frames will come: the script has no socket such as hep_udp:127.0.0.1:9060")
         self.proto_hep.receive(self._came)
 
+    def _hear(self) -> None:
+        """Hear what passes; ``ValueError`` if that cannot be."""
+        host, ports = parse_listen(self.raw_socket_listen)
+        inside = bool(self.raw_ipip_capture_on)
+        if inside and self.raw_moni_capture_on:
+            raise ValueError("raw_ipip_capture_on and raw_moni_capture_on: one of them")
+        if not inside and ports is None:
+            raise ValueError("raw_moni_capture_on needs ports: raw_socket_listen such as 10.0.0.0:5060-5090")
+        user = self.server.user
+        wanted = Wanted(inside, host, ports, self.raw_interface, bool(self.raw_moni_bpf_on), bool(self.promiscious_on))
+        self._raw = RawReceiver(self.server.reactor, wanted, self._heard, user.broken)
+        try:
+            self._raw.open()
+        except PermissionError:
+            raise ValueError("raw sockets need root, or CAP_NET_RAW (systemd: AmbientCapabilities=CAP_NET_RAW)") from None
+        except OSError as error:
+            where = self.raw_interface or host or "any interface"
+            raise ValueError(f"nothing can be heard on {where}: {error.strerror}") from None
+
+    def _heard(self, found: Datagram) -> None:
+        """Show what passed to the script."""
+        message = self._message(found.data, found.source[0])
+        if message is not None:
+            self._show_message(message, heard_flow(found.source, found.target, self._answered), None)
+
     async def stop(self) -> None:
         """Write what waits."""
+        if self._raw is not None:
+            self._raw.stop()
         for target in self._targets.values():
             target.close()
         if self._writer is not None:
@@ -202,41 +236,48 @@ class Sipcapture(Module):
             run.keep()[HEP] = context
             user.execute(named, run, lambda _result: self._show(context) if context.resumed else None)
 
-    def _message(self, context: Context) -> Request | Response | None:
-        """The SIP message inside, as much of it as can be read; None if it is none."""
-        frame = context.frame
-        if frame.payload[:1] == b"{":
-            frame.known[PAYLOAD] = plain_payload(frame.payload)
+    def _message(self, data: bytes, source: str) -> Request | Response | None:
+        """The SIP message in what ``source`` sent, as much of it as can be read; None if it is none."""
         try:
-            return parse(frame.payload)
+            return parse(data)
         except MalformedMessage as error:
             found = error.message
             if isinstance(found, Request | Response):
                 return found
-            source = context.way.source[0]
             self.server.user.log_rarely(("hep sip", source), 1, f"sipcapture: what {source} captured is no SIP: {error}")
             return None
 
+    def _inside(self, context: Context) -> Request | Response | None:
+        """The SIP message in a frame."""
+        frame = context.frame
+        if frame.payload[:1] == b"{":
+            frame.known[PAYLOAD] = plain_payload(frame.payload)
+        return self._message(frame.payload, context.way.source[0])
+
     def _write_frame(self, context: Context) -> None:
-        message = self._message(context)
+        message = self._inside(context)
         if message is not None and self._on:
             self._write_sip(message, context, None, self.table_name)
 
     def _show(self, context: Context) -> None:
-        """Show the message inside to the script, beside all transactions."""
+        """Show the message inside to the script."""
+        message = self._inside(context)
+        if message is not None:
+            self._show_message(message, captured_flow(context.frame, context.way, self._answered), context)
+
+    def _show_message(self, message: Request | Response, flow: CapturedFlow, context: Context | None) -> None:
+        """Run the request route or the reply route, beside all transactions."""
         user: TransactionUser = self.server.user
-        message = self._message(context)
-        if message is None:
-            return
         request = isinstance(message, Request)
         route = user.routes.request if request else user.routes.default_onreply
         if route is None:
             return
-        flow: Any = captured_flow(context.frame, context.way, self._answered)
-        run = Run(message, RouteKind.REQUEST if request else RouteKind.ONREPLY, flow, user.clock(), user)
+        way: Any = flow
+        run = Run(message, RouteKind.REQUEST if request else RouteKind.ONREPLY, way, user.clock(), user)
         if request and user.startup_vars:
             run.vars = dict(user.startup_vars)
-        run.keep()[HEP] = context
+        if context is not None:
+            run.keep()[HEP] = context
         user.execute(route, run)
 
     def _answered(self) -> None:
@@ -286,7 +327,7 @@ class Sipcapture(Module):
         ``table_name``: another table than that of the parameter, with a time behind a % too. ``custom_field1`` to 3: what is
         written to these columns. With ``hep_capture_on`` only messages that came in frames are written."""
         context: Context | None = None
-        if self.hep_capture_on:
+        if self.hep_capture_on and not (isinstance(run.flow, CapturedFlow) and HEP not in run.keep()):
             context = self._context(run, "sip_capture")
             if context is None:
                 return False

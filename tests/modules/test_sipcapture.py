@@ -16,6 +16,7 @@ from sipgw.testing import EPOCH, FakeServer, Wire, WiredServer, finished, pass_t
 from sipgw.transport import hep
 from sipgw.transport.hep_received import read
 from sipgw.transport.hep_receiver import Way
+from sipgw.transport.packets import Datagram
 from tests.db.memory import MemoryDatabases
 from tests.doubles import Reactor
 from tests.modules.capture import Capture
@@ -331,6 +332,33 @@ class RouteTests(CaptureCase):
         (row,) = self.rows("rtcp_capture")
         self.assertEqual((row["transaction_id"], row["event"], row["payload_len"], row["capt_id"]), ("call7", "RTCP", 25, 9))
         self.assertEqual((row["tsu"], row["capture_ip"], json.loads(row["data"])["x"]), (250_000, "127.0.0.1", 1))
+
+
+class HeardTests(CaptureCase):
+    """Messages that were heard on their way from one to another."""
+
+    def test_heard(self) -> None:
+        """They run the routes as if they had come from their sender, and are rows; nothing is sent."""
+        said = 'xlog("L_ERR", "$si:$sp $socket_in(port)\\n");'
+        self.begin(f'route {{ {said} sip_capture(); sl_send_reply(200, "OK"); }}', route="sip")
+        module: Any = self.wired.server.modules["sipcapture"]
+        module._heard(Datagram(("192.0.2.1", 5060), ("192.0.2.2", 5062), RICH))
+        module._heard(Datagram(("192.0.2.1", 5060), ("192.0.2.2", 5062), b"\x80 no SIP at all, but long"))
+        (row,) = self.rows()
+        self.assertEqual((row["source_ip"], row["source_port"], row["destination_ip"]), ("192.0.2.1", 5060, "192.0.2.2"))
+        self.assertEqual((row["destination_port"], row["proto"], row["node"], row["callid"]), (5062, 17, "homer01", "c1"))
+        self.assertEqual(self.logged()[0], "192.0.2.1:5060 5062\n")
+        self.assertEqual(self.wired.wire.lost, 0)
+
+    def test_starts(self) -> None:
+        """What cannot be heard is said at the start."""
+        for more, why in (
+            ({}, "needs ports"), ({"raw_ipip_capture_on": 1}, "one of them"),
+            ({"raw_socket_listen": ":5060", "raw_interface": "no-such-if0"}, "raw sockets need|can be heard"),
+        ):
+            given: dict[str, Any] = {"raw_moni_capture_on": 1, **more}
+            module = Sipcapture(FakeServer(), **given)
+            self.assertRegex(str(self.assertRaises(ValueError, finished, module.start())), why)
 
 
 class WriterTests(CaptureCase):
