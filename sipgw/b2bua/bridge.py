@@ -19,6 +19,7 @@ from sipgw.b2bua.description import SDP, held, is_sdp, on_hold
 from sipgw.b2bua.legs import Event, Leg, Role, State
 from sipgw.b2bua.port import ACK_PATIENCE, NOTHING, Content
 from sipgw.b2bua.stages import TABLE, Act, Stage, Turn
+from sipgw.sip.replies import reason_for
 
 if TYPE_CHECKING:
     from sipgw.b2bua.session import Session
@@ -65,7 +66,6 @@ class Bridge:
     """The last status that the watcher was told."""
     reporting: bool = False
     """Whether the last NOTIFY is not answered yet."""
-    dismissed: list[Leg] = field(default_factory=list)
     timer: Any = None
 
 
@@ -106,13 +106,14 @@ def begin(session: Session, bridge: Bridge) -> None:
         else:
             session.leave(old)
     if session.bridge is bridge:
-        _report(session, bridge, 100, "Trying")
+        _begin_report(session, bridge)
         _go_on(session, bridge)
 
 
-def connect(session: Session) -> None:
-    """Call both of a pair of client legs, the first one first."""
-    session.bridge = Bridge(session.pair[0], session.pair[1], before=list(session.pair))
+def connect(session: Session, watcher: Leg | None = None) -> None:
+    """Call both of a pair of client legs, the first one first; ``watcher`` may be a leg of another session."""
+    session.bridge = Bridge(session.pair[0], session.pair[1], before=list(session.pair), watcher=watcher)
+    _begin_report(session, session.bridge)
     _go_on(session, session.bridge)
     session.call(session.pair[0])
 
@@ -213,7 +214,7 @@ def _refused(session: Session, bridge: Bridge, leg: Leg, status: int, response: 
 
 
 def _reason(status: int, response: Response | None) -> str:
-    return "" if response is None else response.reason
+    return reason_for(status) if response is None else response.reason
 
 
 # -- going on
@@ -465,6 +466,12 @@ _ACTS: Final[dict[Act, Callable[[Any, Bridge, Leg, Any], None]]] = {
 # -- who watches, who waits, who is lent
 
 
+def _begin_report(session: Session, bridge: Bridge) -> None:
+    """Tell the watcher that it has begun; when its REFER has been answered, which is done first."""
+    if bridge.watcher is not None:
+        session.port.after(0, lambda: _report(session, bridge, 100, "Trying"))
+
+
 def _report(session: Session, bridge: Bridge, status: int, reason: str) -> None:
     """Tell the watcher how far it is (RFC 3515 2.4.4), each status once."""
     watcher = bridge.watcher
@@ -480,9 +487,9 @@ def _report(session: Session, bridge: Bridge, status: int, reason: str) -> None:
     def answered(its: int, _response: Response | None) -> None:
         if status >= 200 and (its >= 200 or its == 0):
             bridge.reporting = False
-            waiting, bridge.dismissed = bridge.dismissed, []
-            for leg in waiting:
-                session.leave(leg)
+            if watcher in session.hearing:
+                session.hearing.remove(watcher)
+                session.leave(watcher)
 
     session.port.send(watcher, "NOTIFY", Content(headers, fragment, "message/sipfrag;version=2.0"), answered)
 
@@ -492,7 +499,7 @@ def _dismiss(session: Session, bridge: Bridge, leg: Leg) -> None:
     if bridge.delay:
         session.port.after(bridge.delay, lambda: session.leave(leg))
     elif bridge.reporting and leg is bridge.watcher:
-        bridge.dismissed.append(leg)
+        session.hearing.append(leg)
     else:
         session.leave(leg)
 

@@ -56,6 +56,8 @@ class Session:
     """Why a caller is refused, if nobody knows better."""
     lent_to: Session | None = None
     """Who has its legs, for a while or for good."""
+    hearing: list[Leg] = field(default_factory=list)
+    """Those aside that are hung up on when they have agreed to the last NOTIFY."""
     loose: Leg | None = None
     """One that ends while it is not known yet what becomes of the other: ``settle`` says so."""
 
@@ -134,7 +136,7 @@ class Session:
             bridge.ended(self, self.bridge, leg)
         elif leg in self.pair and leg is not self.loose:
             for other in self.legs:
-                if other is not leg:
+                if other is not leg and other not in self.hearing:
                     self.leave(other)
 
     def leave(self, leg: Leg) -> None:

@@ -11,6 +11,7 @@ from sipgw.b2bua.legs import NUMBERED, REDIRECTS, TRANSPARENT, Leg, Role, State
 from sipgw.b2bua.own import OwnSession
 from sipgw.b2bua.passing import Passing
 from sipgw.b2bua.port import NOTHING, Content
+from sipgw.b2bua.refer import renamed
 from sipgw.b2bua.reliable import Reliability, Reply
 from sipgw.b2bua.rewrite import as_update, contact_params, rewritten, with_content, with_line
 from sipgw.b2bua.session import Session
@@ -67,6 +68,8 @@ class Entities:
         self.on_ended: list[Callable[[Session], None]] = []
         self.on_over: list[Callable[[Held], None]] = []
         """Told of calls of the server's own, too."""
+        self.beyond: Callable[[DialogId], DialogId | None] | None = None
+        """Gives the dialog on the other side of a call of ours: for the Replaces in a REFER that is passed on."""
         self.on_changed: list[Callable[[Held], None]] = []
         """Told that something of a call may have changed."""
         self.onlooker: Onlooker | None = None
@@ -509,6 +512,9 @@ class Entities:
         if isinstance(message, Request):
             if message.method == "PRACK":
                 return replace(content, provisional=self.reliability.origin(source, message))
+            if message.method == "REFER" and self.beyond is not None:
+                for value in message.headers("Refer-To")[:1]:
+                    return replace(content, headers=content.headers.replace(value, renamed(value, self.beyond)))
         elif message.method == "INVITE" and leg.token is not None:
             if NUMBERED in source.flags:
                 return replace(content, number=source.number_of(message.to_tag or ""))

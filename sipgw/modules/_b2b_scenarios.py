@@ -17,6 +17,7 @@ from sipgw.b2bua.port import NOTHING
 from sipgw.b2bua.scenario import Bridge, Party, Rule, Scenario, ScenarioError, Value, parse
 from sipgw.b2bua.session import Session
 from sipgw.exports import REQUEST, function, param
+from sipgw.modules._b2b_drafts import Draft
 from sipgw.modules._b2b_restore import TOP_HIDING, Restoring
 from sipgw.proxy.disguise import is_uri
 from sipgw.script.run import Run
@@ -41,19 +42,6 @@ class Course:
     state: int | None
     hop: str = ""
     next: int | None = None
-
-
-@dataclass
-class Draft:
-    """An entity that is to be called, or has called: the script has made it, or a scenario."""
-
-    id: str
-    uri: str = ""
-    proxy: str = ""
-    display: str = ""
-    contact: str = ""
-    headers: str = ""
-    numbered: bool = False
 
 
 class NoValue(ValueError):

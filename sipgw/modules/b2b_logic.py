@@ -7,47 +7,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-from sipgw.b2bua import bridge as bridges
-from sipgw.b2bua.bridge import Bridge
-from sipgw.b2bua.legs import NUMBERED, REDIRECTS, TRANSPARENT, Leg, Role, State
-from sipgw.b2bua.passing import OWN, Passing
-from sipgw.b2bua.port import NOTHING, Content, Logic
+from sipgw.b2bua.legs import NUMBERED, REDIRECTS, TRANSPARENT, Leg, Role
+from sipgw.b2bua.passing import Passing
+from sipgw.b2bua.port import Content, Logic
 from sipgw.b2bua.rewrite import contact_params
 from sipgw.b2bua.session import Session, begin
-from sipgw.exports import REQUEST, Avp, HeaderText, function, listed, mi, param, pvar
+from sipgw.exports import REQUEST, Avp, HeaderText, function, mi, param, pvar
 from sipgw.mi.commands import MIError
-from sipgw.modules._b2b_options import InitFlags, Options, client_flags, init_flags, reply_flags
+from sipgw.modules._b2b_bridges import REFER, Bridging
+from sipgw.modules._b2b_drafts import CURRENT, DRAFTS, VALUES, Current, Draft, Drafts, contact_of, extra_headers
+from sipgw.modules._b2b_options import InitFlags, client_flags, init_flags, reply_flags
 from sipgw.modules._b2b_port import KEPT
 from sipgw.modules._b2b_restore import TOP_HIDING
 from sipgw.modules._b2b_routes import edited
-from sipgw.modules._b2b_scenarios import Course, Draft, Scenarios
+from sipgw.modules._b2b_scenarios import Course
 from sipgw.proxy.disguise import is_uri
 from sipgw.proxy.originate import new_request
 from sipgw.script.regex import BadPattern, compile_regex
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
-from sipgw.sip.address import NameAddr
 from sipgw.sip.errors import SipError
 from sipgw.sip.grammar import is_token
 from sipgw.sip.message import Request, Response
 
 _BRIDGE = "bridging calls that are not answered yet comes in a later version of sipgw"
-_DRAFTS = "b2b drafts"
-_VALUES = "b2b values"
-_CURRENT = "b2b current"
-
-
-@dataclass(slots=True)
-class Current:
-    """What a route of a session is run for: a request by its ``token``, or a response and what is ``usual`` with it."""
-
-    session: Session
-    leg: Leg
-    token: Any = None
-    usual: Callable[[], None] | None = None
 
 
 def header_names(text: str) -> list[str]:
@@ -69,18 +54,13 @@ def name_pattern(text: str) -> Callable[[str], object]:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
-class B2bLogic(Options, Scenarios):
+class B2bLogic(Bridging):
     """Joins the two legs of back-to-back calls."""
 
     name = "b2b_logic"
-    later = {
-        **dict.fromkeys(("b2bl_early_update", "old_entity_term_delay"), _BRIDGE),
-    }
 
     hash_size: int = param(10, "Size of a hash table", unused="sessions are in a dict, which grows by itself")
     cleanup_period: int = param(100, "Seconds between searches", unused="each session has a timer of its own")
-    script_req_route: str = param("", "The route for requests within sessions of the script's own logic")
-    script_reply_route: str = param("", "The route for responses within them")
     custom_headers: str = param("", "More headers that are passed on: 'User-Agent;Date'", check=header_names)
     custom_headers_regexp: str = param("", "More of them, by a regular expression on their names: '/^x-/i'", check=name_pattern)
     contact_user: int = param(0, "Whether our Contacts have the user of the caller: 0 or 1")
@@ -92,7 +72,6 @@ class B2bLogic(Options, Scenarios):
         super().__init__(server, **parameters)
         self._timers: dict[str, Any] = {}
         self._routes: dict[str, tuple[str, str]] = {}
-        self._count = 0
 
     async def start(self) -> None:
         """Be ready to begin sessions."""
@@ -100,6 +79,7 @@ class B2bLogic(Options, Scenarios):
         self.entities.passing = Passing(header_names(self.custom_headers), matches)
         self.entities.passing.ends_pracks = not self.entities.reliability.passes_pracks
         self.entities.on_ended.append(self._ended)
+        self.entities.beyond = self.beyond
         self.read_options()
         for name in (self.script_req_route, self.script_reply_route):
             if name and name not in self.server.user.routes.named:
@@ -114,7 +94,11 @@ class B2bLogic(Options, Scenarios):
         extra_hdr_bodies: Avp | None = None,
     ) -> bool:
         """Make the entity of the caller, for ``b2b_init_request``."""
-        return self._draft(run, "server", Draft(id, contact=adv_contact or ""), extra_hdrs, extra_hdr_bodies)
+        headers = extra_headers(run, extra_hdrs, extra_hdr_bodies)
+        if headers is None:
+            return False
+        run.keep().setdefault(DRAFTS, Drafts()).server = Draft(id, contact=adv_contact or "", headers=headers)
+        return True
 
     @function(REQUEST)
     def b2b_client_new(
@@ -133,17 +117,13 @@ class B2bLogic(Options, Scenarios):
         except ValueError as error:
             run.user.log(-1, f"b2b_client_new: {error}")
             return False
-        return self._draft(run, "client", draft, extra_hdrs, extra_hdr_bodies)
-
-    def _draft(self, run: Run, role: str, draft: Draft, names: Avp | None, bodies: Avp | None) -> bool:
-        if names is not None and bodies is not None:
-            pairs = zip(map(str, listed(names, run)), map(str, listed(bodies, run)), strict=False)
-            for name, value in pairs:
-                if not is_token(name) or name.lower() in OWN or re.search(r"[\r\n\0]", value):
-                    run.user.log(-1, f"b2b_{role}_new: {name!r} cannot be an extra header")
-                    return False
-                draft.headers += f"{name}: {value}\r\n"
-        run.keep().setdefault(_DRAFTS, {})[role] = draft
+        headers = extra_headers(run, extra_hdrs, extra_hdr_bodies)
+        if headers is None:
+            return False
+        draft.headers = headers
+        drafts: Drafts = run.keep().setdefault(DRAFTS, Drafts())
+        drafts.clients.pop(id, None)
+        drafts.clients[id] = draft
         return True
 
     @function(REQUEST)
@@ -151,7 +131,8 @@ class B2bLogic(Options, Scenarios):
         self, run: Run, id: str, flags: Annotated[str, init_flags] | None = None, req_route: str | None = None,
         reply_route: str | None = None,
     ) -> bool:
-        """Begin a session for this INVITE: "top hiding", or one of the script's own, whose entities have been made before.
+        """Begin a session for this INVITE: "top hiding"; "refer", the same and transfers by REFER are carried out here; or one of
+        the script's own, whose entities have been made before.
 
         Flags: ``setup-timeout=N`` seconds until it must be answered; ``transparent-auth``: challenges and what answers them pass;
         ``preserve-to``: To stays; ``pass-legs-upstream``: the caller has an early dialog with each phone that rings."""
@@ -164,23 +145,23 @@ class B2bLogic(Options, Scenarios):
         except ValueError as error:
             run.user.log(-1, str(error))
             return False
-        drafts: dict[str, Draft] = run.keep().pop(_DRAFTS, {})
-        if id == TOP_HIDING:
-            client = drafts.get("client") or Draft("client1", run.uri, run.dst_uri or "")
+        drafts: Drafts = run.keep().pop(DRAFTS, None) or Drafts()
+        client = drafts.client
+        routes = req_route or self.script_req_route, reply_route or self.script_reply_route
+        built_in = id == TOP_HIDING or (id == REFER and id not in self.scenarios and not any(routes))
+        if built_in:
+            client = client or Draft("client1", run.uri, run.dst_uri or "")
             routes = "", ""
-        elif not drafts and id.partition("/")[0] in self.scenarios:
+        elif client is None and drafts.server is None and id.partition("/")[0] in self.scenarios:
             return self.init_scenario(run, id, [])
-        elif "client" not in drafts or "server" not in drafts:
+        elif client is None or drafts.server is None:
             run.user.log(-1, "b2b_init_request: make the entities first, with b2b_server_new and b2b_client_new")
             return False
-        else:
-            client = drafts["client"]
-            routes = req_route or self.script_req_route, reply_route or self.script_reply_route
-            for name in filter(None, routes):
-                if name not in run.user.routes.named:
-                    run.user.log(-1, f"b2b_init_request: there is no route[{name}]")
-                    return False
-        return self._begin(run, request, id, drafts.get("server") or Draft("server1"), client, chosen, routes)
+        for name in filter(None, routes):
+            if name not in run.user.routes.named:
+                run.user.log(-1, f"b2b_init_request: there is no route[{name}]")
+                return False
+        return self._begin(run, request, id, drafts.server or Draft("server1"), client, chosen, routes)
 
     def begin_call(
         self, run: Run, request: Request, scenario: str, server: Draft, client: Draft, flags: str, course: Course
@@ -201,7 +182,7 @@ class B2bLogic(Options, Scenarios):
         contact_user = request.from_.uri.user or "" if self.contact_user else ""
         caller = Leg(
             entities.new_key(), Role.SERVER, request, id=server.id, socket=run.flow.socket,  # type: ignore[union-attr]
-            contact=_contact(server.contact) or self.contact_at(run, run.flow.socket, contact_user),  # type: ignore[union-attr]
+            contact=contact_of(server.contact) or self.contact_at(run, run.flow.socket, contact_user),  # type: ignore[union-attr]
         )
         try:
             hops = 70 if hops is None else hops - 1
@@ -211,8 +192,8 @@ class B2bLogic(Options, Scenarios):
                 invite.call_id, Role.CLIENT, invite, id=client.id, socket=socket, contact=contact, next_hop=client.proxy,
             )
             session = begin(
-                self._new_key(caller), caller, callee, entities, scenario="" if scenario == TOP_HIDING else scenario,
-                logic=self if any(routes) or course is not None else None, values=run.keep().get(_VALUES, {}),
+                self.new_key(caller.key), caller, callee, entities, scenario="" if scenario == TOP_HIDING else scenario,
+                logic=self if any(routes) or course is not None or scenario == REFER else None, values=run.keep().get(VALUES, {}),
             )
         except SipError as error:
             user.reply(run, error.status, error.reason)
@@ -233,16 +214,14 @@ class B2bLogic(Options, Scenarios):
         caller.token = context
         callee.avps = run.avps
         context.kept[KEPT] = run.keep()[KEPT] = session, caller
-        self.sessions[session.key] = session
-        self._routes[session.key] = routes
+        self.add_session(session, routes)
         if course is not None:
             self.courses[session.key] = course
         entities.add(session, caller, callee)
         if entities.onlooker is not None:
             entities.onlooker.begun(run, session)
-        self.ends[session.key] = int(user.wall_clock()) + self.max_duration if self.max_duration else 0
         limit = self.b2bl_th_init_timeout if flags.setup_timeout is None else flags.setup_timeout
-        self._limit(session, limit or self.max_duration)
+        self.wait_for(session, limit or self.max_duration)
         session.call(callee)
         return True
 
@@ -250,7 +229,7 @@ class B2bLogic(Options, Scenarios):
         self, run: Run, request: Request, client: Draft, flags: InitFlags, contact: str, hops: int
     ) -> tuple[Request, str]:
         """The INVITE of the callee's leg, and its Contact."""
-        contact = _contact(client.contact) or contact
+        contact = contact_of(client.contact) or contact
         content = self.entities.passing.content(request, flags.transparent)
         headers = content.headers + client.headers + f"Contact: {contact}\r\n"
         if self.init_callid_hdr:
@@ -267,31 +246,27 @@ class B2bLogic(Options, Scenarios):
         )
         return invite, contact
 
-    def _new_key(self, caller: Leg) -> str:
-        while True:
-            self._count += 1
-            key = f"{caller.key.split('.')[1]}.{self._count}"
-            if key not in self.sessions:
-                return key
-
     # -- time and the end
 
-    def _limit(self, session: Session, seconds: int) -> None:
-        """End ``session`` after so many seconds if it is not answered by then; an answered one after ``max_duration``."""
+    def add_session(self, session: Session, routes: tuple[str, str]) -> None:
+        """Keep a session that begins."""
+        self.sessions[session.key] = session
+        self._routes[session.key] = routes
+        self.ends[session.key] = int(self.server.user.wall_clock()) + self.max_duration if self.max_duration else 0
+        if any(routes):
+            session.logic = self
 
-        def due() -> None:
-            if session.key in self.sessions:
-                session.end(408, "Request Timeout")
+    def wait_for(self, session: Session, seconds: int) -> None:
+        """End ``session`` after so many seconds if it is not answered by then; an answered one when its time is over."""
+        self._timers[session.key] = self.entities.after(seconds, lambda: self._answered_by_now(session))
 
-        self._timers[session.key] = self.entities.after(seconds, lambda: self._answered_by_now(session, due, seconds))
-
-    def _answered_by_now(self, session: Session, due: Callable[[], None], waited: int) -> None:
+    def _answered_by_now(self, session: Session) -> None:
         if session.key not in self.sessions:
             return
-        if not session.is_answered:
-            due()
-        elif self.max_duration:
-            self._timers[session.key] = self.entities.after(max(0, self.max_duration - waited), due)
+        if session.is_answered:
+            self.ends_at(session)
+        else:
+            session.end(408, "Request Timeout")
 
     def _ended(self, session: Session) -> None:
         self.sessions.pop(session.key, None)
@@ -315,7 +290,7 @@ class B2bLogic(Options, Scenarios):
         usual = ("", "") if session.scenario in ("", TOP_HIDING) else (self.script_req_route, self.script_reply_route)
         names = tuple(map(str, kept.get("routes", usual)))
         routes = self._routes[session.key] = names if len(names) == 2 else ("", "")
-        return self if self.course_of(session, kept) or any(routes) else None
+        return self if self.course_of(session, kept) or any(routes) or session.scenario == REFER else None
 
     def ends_at(self, session: Session) -> None:
         """End a session that goes on when its time is over."""
@@ -333,6 +308,9 @@ class B2bLogic(Options, Scenarios):
         """Run the request route of ``session``, or do what its scenario says."""
         if session.key in self.courses and self.follow(session, leg, request, token):
             return
+        if session.scenario == REFER and request.method == "REFER" and not any(self._routes.get(session.key, ())):
+            self.refer(session, leg, request, token)
+            return
         name = self._routes.get(session.key, ("", ""))[0]
         route = self.server.user.routes.named.get(name)
         if route is None:
@@ -341,7 +319,7 @@ class B2bLogic(Options, Scenarios):
         user = self.server.user
         run = Run(request, RouteKind.REQUEST, token.server.flow, user.clock(), user)
         run.keep()[KEPT] = session, leg
-        run.keep()[_CURRENT] = Current(session, leg, token)
+        run.keep()[CURRENT] = Current(session, leg, token)
         user.execute(route, run, lambda _result: session.settle())
 
     def reply(
@@ -356,20 +334,21 @@ class B2bLogic(Options, Scenarios):
         user = self.server.user
         run = Run(response, RouteKind.ONREPLY, None, user.clock(), user)
         run.keep()[KEPT] = session, leg
-        run.keep()[_CURRENT] = Current(session, leg, None, usual)
-        user.execute(route, run)
+        current = run.keep()[CURRENT] = Current(session, leg, None, usual)
+        user.execute(route, run, lambda _result: self._told(current))
 
-    def _current(self, run: Run, what: str, request: bool = True) -> Current | None:
-        found: Current | None = None if run.context is None else run.context.get(_CURRENT)
-        if found is None or (request and found.token is None):
-            run.user.log_rarely(("b2b", what), -1, f"{what}: this is for the routes of a session")
-            return None
-        return found
+    def _told(self, current: Current) -> None:
+        """The reply route is over. A refusal that it has done nothing about would hold up a bridge for ever."""
+        session, usual = current.session, current.usual
+        if usual is not None and session.bridge is not None and current.leg is session.bridge.new and current.leg.is_over:
+            usual()
+        if session.loose is not None:
+            session.settle()
 
     @function(REQUEST)
     def b2b_pass_request(self, run: Run) -> bool:
         """Pass the request on to the other entity."""
-        current = self._current(run, "b2b_pass_request")
+        current = self.current(run, "b2b_pass_request")
         if current is None or not isinstance(run.message, Request):
             return False
         current.session.pass_request(current.leg, edited(run, run.message), current.token)
@@ -379,7 +358,7 @@ class B2bLogic(Options, Scenarios):
     def b2b_handle_reply(self, run: Run, flags: Annotated[str, reply_flags] | None = None) -> bool:
         """Do with the reply what is usual: pass it on to who waits for it; flag ``pass-3xx-contact``: the Contacts of
         a 3xx too."""
-        current = self._current(run, "b2b_handle_reply", request=False)
+        current = self.current(run, "b2b_handle_reply", request=False)
         if current is None or current.usual is None:
             return False
         try:
@@ -399,7 +378,7 @@ class B2bLogic(Options, Scenarios):
         self, run: Run, code: int, reason: HeaderText, headers: str | None = None, body: str | None = None
     ) -> bool:
         """Answer the request; it goes nowhere then."""
-        current = self._current(run, "b2b_send_reply")
+        current = self.current(run, "b2b_send_reply")
         if current is None or not 100 < code < 700:
             return False
         lines = (headers or "").rstrip("\r\n").replace("\r\n", "\n").split("\n") if headers else []
@@ -409,97 +388,6 @@ class B2bLogic(Options, Scenarios):
         text = "".join(f"{line}\r\n" for line in lines)
         content = Content(text, (body or "").encode("utf-8", "surrogateescape"), "application/sdp" if body and not lines else "")
         self.entities.reply(current.leg, current.token, code, reason, content)
-        return True
-
-    @function(REQUEST)
-    def b2b_delete_entity(self, run: Run) -> bool:
-        """Forget the entity that sent the request, which has ended; the other one ends too unless it is bridged in this route."""
-        current = self._current(run, "b2b_delete_entity")
-        if current is None:
-            return False
-        self.entities.reply(current.leg, current.token, 200, "OK", NOTHING)
-        current.session.drop(current.leg)
-        return True
-
-    @function(REQUEST)
-    def b2b_bridge(self, run: Run, entity1: str, entity2: str) -> bool:
-        """Join an entity, "this" or "peer" or one by its id, with a new one, that ``b2b_client_new`` has made; the one that it
-        talked with is hung up on. False if it cannot be: its call is not answered, or an INVITE is under way."""
-        current = self._current(run, "b2b_bridge")
-        if current is None:
-            return False
-        drafts: dict[str, Draft] = run.keep().get(_DRAFTS, {})
-        draft = drafts.get("client")
-        session = current.session
-        names = {leg.id: leg for leg in session.pair} | {"this": current.leg, "peer": session.other(current.leg)}
-        for name, other in ((entity1, entity2), (entity2, entity1)):
-            if draft is not None and other == draft.id and name in names:
-                del drafts["client"]
-                return self._bridge(session, names[name], draft)
-        run.user.log_rarely("b2b_bridge", -1, f"b2b_bridge: {entity1!r} and {entity2!r} are not an entity and a new client")
-        return False
-
-    def can_join(self, session: Session, kept: Leg) -> bool:
-        """Whether ``kept`` may be joined with somebody new."""
-        return kept.dialog is not None and kept.state is State.TALKING and bridges.can_begin(session, kept)
-
-    def join(
-        self, session: Session, kept: Leg, draft: Draft, *, media: str = "", early_offer: bool = False, wait: bool = True
-    ) -> bool:
-        """Let ``kept`` talk with somebody new, and hear ``media`` meanwhile."""
-        if not self.can_join(session, kept):
-            return False
-        bridge = Bridge(kept, self._called(session, kept, draft), early_offer=early_offer, wait=wait)
-        if media:
-            bridge.media = self._called(session, kept, Draft("media", media))
-        bridges.begin(session, bridge)
-        return True
-
-    def _bridge(self, session: Session, kept: Leg, draft: Draft, wait: bool = True) -> bool:
-        """Join ``kept`` with a new leg."""
-        if kept.dialog is None or not bridges.can_begin(session, kept):
-            return False
-        bridges.begin(session, Bridge(kept, self._called(session, kept, draft), wait=wait))
-        return True
-
-    def _called(self, session: Session, kept: Leg, draft: Draft) -> Leg:
-        """A new leg that is to be called in the name of who ``kept`` talks with."""
-        dialog = kept.dialog
-        assert dialog is not None
-        contact = _contact(draft.contact) or self.contact_at(None, kept.socket)
-        display = draft.display or NameAddr.parse(dialog.remote).display
-        uri = NameAddr.parse(dialog.remote).uri_text
-        invite = new_request(
-            self.server.user, "INVITE", draft.uri, f"{display} <{uri}>" if display else f"<{uri}>", f"<{draft.uri}>",
-            headers=f"{draft.headers}Contact: {contact}\r\n", call_id=self.entities.new_key(), cseq=1,
-        )
-        new = Leg(invite.call_id, Role.CLIENT, invite, id=draft.id, socket=kept.socket, contact=contact, next_hop=draft.proxy)
-        new.avps = kept.avps
-        self.entities.add(session, new)
-        return new
-
-    @mi("bridge", alias="b2b_bridge", recipes=(("dialog_id", "new_uri"), ("dialog_id", "new_uri", "flag")))
-    def bridge(self, dialog_id: str, new_uri: str, flag: int = 0) -> None:
-        """``b2b_logic:bridge``: join the caller of a session, with ``flag`` 1 the callee, with ``new_uri``; the other one is hung
-        up on. ``dialog_id``: the key of the session, or ``callid;from-tag;to-tag`` of one of its legs."""
-        session = self.sessions.get(dialog_id) or self._by_dialog(dialog_id)
-        if session is None:
-            raise MIError(404, "No such session")
-        if not is_uri(new_uri) or flag not in (0, 1):
-            raise MIError(400, "new_uri must be a URI, and flag 0 or 1")
-        kept = session.pair[flag]
-        if kept.state is not State.TALKING or not self._bridge(session, kept, Draft("bridged", new_uri), wait=False):
-            raise MIError(500, "The call is not answered yet, or an INVITE is under way")
-
-    @function()
-    def b2b_end_dlg_leg(self, run: Run) -> bool:
-        """End the call of the entity that the message came from, and with it that of the other one."""
-        current = self._current(run, "b2b_end_dlg_leg", request=False)
-        if current is None:
-            return False
-        if current.token is not None:
-            self.entities.reply(current.leg, current.token, 200, "OK", NOTHING)
-        current.session.end()
         return True
 
     # -- variables
@@ -549,7 +437,7 @@ class B2bLogic(Options, Scenarios):
         found = self._session(run)
         if found is not None:
             return found[0].values
-        values: dict[str, str] = run.keep().setdefault(_VALUES, {})
+        values: dict[str, str] = run.keep().setdefault(VALUES, {})
         return values
 
     # -- management
@@ -568,24 +456,7 @@ class B2bLogic(Options, Scenarios):
     @mi("terminate_call", alias="b2b_terminate_call")
     def terminate_call(self, key: str) -> None:
         """``b2b_logic:terminate_call``: end the session with that key, or with ``callid;from-tag;to-tag`` of one of its legs."""
-        session = self.sessions.get(key) or self._by_dialog(key)
-        if session is None:
+        found = self.find(key)
+        if found is None:
             raise MIError(404, "No such session")
-        session.end()
-
-    def _by_dialog(self, text: str) -> Session | None:
-        parts = text.split(";")
-        if len(parts) != 3:
-            return None
-        for session in self.sessions.values():
-            for leg in session.legs:
-                its = self.b2b_entities.describe(leg)
-                if [its["callid"], its["fromtag"], its["totag"]] == parts:
-                    return session
-        return None
-
-
-def _contact(text: str) -> str:
-    """A Contact that the script gives, as a name-addr."""
-    return text if not text or "<" in text else f"<{text}>"
-
+        found[0].end()

@@ -629,7 +629,7 @@ class LogicTests(Back):
             ('b2b_init_request("top hiding", "quickly");', "", "no flag 'quickly'"),
             ("", 'modparam("b2b_logic", "db_mode", 3)', "write 0"),
             ("", 'modparam("b2b_logic", "custom_headers", "a b")', "no name of a header"),
-            ('b2b_bridge("this", "x", "sip:media@x");', "", "b2b_bridge"),
+            ('b2b_bridge("this", "x", , "quickly");', "", "no flag 'quickly'"),
         ):
             with self.assertRaisesRegex(AssertionError, text):
                 self.serve(begin, params)

@@ -1,0 +1,1 @@
+`b2b_init_request("refer")` carries out transfers by REFER, attended (Replaces) and not, from either side, with NOTIFYs; a transfer that fails leaves the call as it was. With "top hiding" the Replaces in a REFER that passes names the call as the other side knows it.
