@@ -12,7 +12,7 @@ from typing import Any
 from sipgw.db.writes import Entry, WriteQueue
 from sipgw.interfaces import Change
 from sipgw.interfaces import Value as Stored
-from sipgw.proxy.dialogs import Call, CallFlag, Leg, Profiles, State
+from sipgw.proxy.dialogs import REINVITE_PINGS, Call, CallFlag, Leg, Profiles, State
 
 VERSION = 12
 
@@ -36,6 +36,10 @@ _escaped = re.compile(r"\\(.)", re.DOTALL).sub
 
 SHARING_TAG = "dlgX_shtag"
 """Under which value OpenSIPS keeps the sharing tag."""
+SESSIONS = (
+    ("uCSDP", "caller", "sdp"), ("ucSDP", "callee", "sdp"), ("aCSDP", "caller", "sent_sdp"), ("acSDP", "callee", "sent_sdp"),
+)
+"""Under which values OpenSIPS keeps the session descriptions of dialogs that are pinged by re-INVITEs."""
 STORED_FLAGS = ~(CallFlag.HAS_BYE)
 
 
@@ -93,6 +97,10 @@ class DialogRows:
         shared = self._profiles.known
         profiles = [(f"{name}/{shared[name].shared}" if shared[name].shared else name, value) for name, value in call.profiles]
         values: dict[str, int | str] = dict(call.values)
+        if call.flags & REINVITE_PINGS:
+            for name, side, which in SESSIONS:
+                if session := getattr(caller if side == "caller" else callee, which):
+                    values[name] = session.decode("utf-8", "surrogateescape")
         if call.tag_of_sharing:
             values[SHARING_TAG] = call.tag_of_sharing
         usual: dict[str, Stored] = {
@@ -159,6 +167,9 @@ class DialogRows:
         call.ends = self._clock() + left
         call.values = dict(read_pairs(_text(row["vars"])))
         call.tag_of_sharing = str(call.values.pop(SHARING_TAG, ""))
+        for name, side, which in SESSIONS:
+            session = str(call.values.pop(name, "")).encode("utf-8", "surrogateescape")
+            setattr(caller if side == "caller" else callee, which, session)
         call.marks = set(_text(row["script_flags"]).split())
         for which in ("answer", "timeout", "hangup"):
             name = _text(row[f"rt_on_{which}"])

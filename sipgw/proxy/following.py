@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from sipgw.core.events import run_alone
 from sipgw.proxy import refreshing
 from sipgw.proxy.deadlines import Deadlines
+from sipgw.proxy.dialog_bodies import OFFERING, follow, follow_ack
 from sipgw.proxy.dialog_headers import callee_routes, contact_of, number_back, plain, with_cseq
 from sipgw.proxy.dialogs import Call, CallFlag, CallTable, Happening, Leg, Listener, Profiles, State
 from sipgw.proxy.disguise import Shifted
@@ -185,6 +186,7 @@ class Follower:
         if run.transaction is not None:
             call.transaction = weakref.ref(run.transaction)
         self.tm.listen(run, partial(self.heard, call))
+        follow(run, self.tm, caller, lambda response: call.answering(response.to_tag or ""))
         for listener in self.on_created:
             listener("created", call, run, None)
         return call
@@ -355,6 +357,7 @@ class Follower:
         self._tell(call, "within", run, target)
         if method == "ACK":
             self._renumber_ack(run, source, target)
+            follow_ack(run, source, target)
         elif method != "CANCEL":
             self._count(run, call, source, target)
         if before is State.ANSWERED and after is State.CONFIRMED:
@@ -370,10 +373,10 @@ class Follower:
         target.previous = target.cseq
         target.cseq = max(target.cseq, number)
         self._renumber(run, call, source, target)
-        if request.method in ("INVITE", "UPDATE"):
+        if request.method == "INVITE":
             source.invite = number
-            if request.body:
-                source.sdp = request.body
+        if request.method in OFFERING:
+            follow(run, self.tm, source, lambda _response: target)
         self.tm.listen(run, partial(self._answered_within, call, source, target))
         if call.state >= State.ANSWERED:
             self.save(call)
@@ -390,8 +393,6 @@ class Follower:
             return
         source.contact = contact_of(context.request) or source.contact
         target.contact = contact_of(response) or target.contact
-        if response.body:
-            target.sdp = response.body
         refreshing.agreed(call, source, response)
         self.save(call)
 
