@@ -367,14 +367,18 @@ class DialogBase(Module):
             self.server.user.log_rarely("dialog rows", -1, f"dialog: a row is not written ({change.kind}): {reason}")
 
     async def load(self) -> int:
-        """Take over the dialogs of the database that are not here; how many."""
+        """Take over the dialogs of the database that are not here, and what it knows better of the others; how many are new."""
         assert self.database is not None and self.rows is not None
         rows = await self.database.select(self.table_name, tuple(self.rows.columns.values()))
         count = 0
         for row in rows:
             try:
                 usual = usual_row(self.rows.columns, rows.columns, row)
-                if self.follower.calls.by_number(int(usual["dlg_id"])) is not None:
+                known = self.follower.calls.by_number(int(usual["dlg_id"]))
+                if known is not None:
+                    state = self.rows.refresh(known, usual)
+                    if state is not None:
+                        self.follower.updated(known, state)
                     continue
                 call = self.rows.read(usual)
             except (ValueError, TypeError, KeyError) as error:

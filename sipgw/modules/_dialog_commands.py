@@ -16,6 +16,7 @@ from sipgw.modules._dialog_variables import DialogVariables
 from sipgw.proxy.dialogs import Call, State
 from sipgw.redis.errors import RedisFault
 from sipgw.sip.message import Response
+from sipgw.sip.replies import reason_for
 
 NOT_FOUND = "Requested Dialog not found"
 FAILED = "Operation failed"
@@ -73,7 +74,7 @@ class DialogCommands(DialogVariables):
 
     @mi(alias="dlg_db_sync")
     async def db_sync(self) -> None:
-        """Take over the dialogs of the database that are not here."""
+        """Take over the dialogs of the database that are not here, and what it knows better of those that are."""
         if self.database is None:
             raise MIError(400, "Cannot sync in no-db mode")
         try:
@@ -198,43 +199,46 @@ class DialogCommands(DialogVariables):
     async def send_sequential(
         self, callid: str, mode: str = "caller", method: str = "INVITE", body: str = "none", headers: str = ""
     ) -> Any:
-        """Send a request in a dialog: to the ``caller`` or the ``callee``; the reply's status and reason.
+        """Send a request in a dialog: to the ``caller`` or the ``callee``; the code and the reason of the final reply.
 
         ``challenge-caller``, ``challenge-callee``: ask that side for its session description and send that to the other.
         ``body``: none, inbound (what the other side sent last), outbound (what was sent to it), custom:CONTENT_TYPE:BODY."""
-        call = self._find(callid)
-        challenge, _, side = mode.rpartition("-") if "-" in mode else (mode, "", "caller")
-        if mode in ("caller", "callee"):
-            challenge, side = "", mode
-        if challenge not in ("", "challenge") or side not in ("caller", "callee"):
+        mode, body_kind = mode.lower(), body.partition(":")[0].lower()
+        challenge = mode.startswith("challenge")
+        side = mode if not challenge else mode[10:] if len(mode) > 9 else "caller"
+        if side not in ("caller", "callee"):
             raise MIError(400, "Invalid mode")
+        if body_kind not in ("none", "inbound", "outbound", "custom"):
+            raise MIError(400, "Invalid body mode")
+        if challenge and method.upper() not in ("INVITE", "UPDATE"):
+            raise MIError(406, "Not Acceptable")
+        headers = headers if not headers or headers.endswith("\r\n") else headers + "\r\n"
+        try:
+            whole_lines(headers)
+        except ValueError as error:
+            raise MIError(400, "Bad parameter value") from error
+        call = self._find(callid)
+        if not State.ANSWERED <= call.state < State.DELETED:
+            raise MIError(404, "Dialog Not Found")
         leg = call.caller if side == "caller" else call.winner
         other = call.other(leg)
         content, content_type = b"", "application/sdp"
-        kind, _, rest = body.partition(":")
-        if kind == "inbound":
+        if body_kind == "inbound":
             content = other.sdp
-        elif kind == "outbound":
+        elif body_kind == "outbound":
             content = leg.sent_sdp or other.sdp
-        elif kind == "custom":
-            content_type, _, text = rest.partition(":")
-            content = text.encode()
-        elif kind != "none":
-            raise MIError(400, "Invalid body mode")
-        try:
-            whole_lines(headers if not headers or headers.endswith("\r\n") else headers + "\r\n")
-        except ValueError as error:
-            raise MIError(400, "Bad parameter value") from error
-        if not State.ANSWERED <= call.state < State.DELETED:
-            raise MIError(404, "Dialog Not Found")
-        headers = headers if not headers or headers.endswith("\r\n") else headers + "\r\n"
+        elif body_kind == "custom":
+            content_type, colon, text = body.partition(":")[2].partition(":")
+            content = text.encode() if colon else b""
         status, response = await self._ask(call, leg, method, content, content_type, headers)
-        if challenge and response is not None and 200 <= status < 300 and response.body:
-            status, response = await self._ask(call, other, method, response.body, content_type, "")
-        reason = response.reason if response is not None else "Request Timeout"
-        if status >= 300 or status < 200:
-            raise MIError(status or 500, reason)
-        return f"{status} {reason}"
+        if challenge and response is not None and 200 <= status < 300:
+            if response.body:
+                status, response = await self._ask(call, other, method, response.body, content_type, "")
+            else:
+                status = 400
+        if response is None:
+            raise MIError(status or 500, reason_for(status or 500))
+        return {"Code": status, "Reason": response.reason}
 
     async def _ask(
         self, call: Call, leg: Any, method: str, body: bytes, content_type: str, headers: str

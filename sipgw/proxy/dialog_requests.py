@@ -144,11 +144,8 @@ class InDialog:
 
     def _pinged(self, call: Call, leg: Leg, method: str, status: int, response: Response | None) -> None:
         if status in DEAD and State.ANSWERED <= call.state < State.DELETED:
-            if method == "INVITE":
-                reason = "ReINVITE Ping Timeout"
-            else:
-                reason = "Caller Ping Timeout" if leg is call.caller else "Callee Ping Timeout"
-            self._follower.end(call, reason)
+            kind = "ReINVITE Ping Timeout" if method == "INVITE" else "Ping Timeout"
+            self._follower.end(call, f"{'Caller' if leg is call.caller else 'Callee'} {kind}")
 
     # -- reliable provisional responses
 

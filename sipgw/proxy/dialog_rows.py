@@ -143,8 +143,29 @@ class DialogRows:
         """The change that empties the table."""
         return Change("delete", self.table)
 
-    def read(self, row: Mapping[str, Any]) -> Call | None:
-        """The dialog in ``row`` (usual names), answered and not over; None for any other."""
+    def refresh(self, call: Call, row: Mapping[str, Any]) -> State | None:
+        """Take into ``call`` what ``row`` knows better, by OpenSIPS's rules; the state in ``row``, None if it is an older one.
+
+        A row with a later state is right in all that changes; one with the same state in greater numbers, in a later end, and
+        in values and profiles that it has."""
+        other = self.read(row, count=False)
+        if other is None or call.state > other.state or call.state < State.ANSWERED:
+            return None
+        newer = other.state > call.state
+        for leg, theirs in ((call.caller, other.caller), (call.winner, other.winner)):
+            leg.cseq = theirs.cseq if newer else max(leg.cseq, theirs.cseq)
+            leg.generated = theirs.generated if newer else max(leg.generated, theirs.generated)
+        call.ends = other.ends if newer else max(call.ends, other.ends)
+        if newer:
+            call.flags, call.routes = other.flags, other.routes
+        call.values.update(other.values)
+        for name, value in other.profiles:
+            if (name, value) not in call.profiles:
+                self._profiles.enter(call, name, value, again=True)
+        return other.state
+
+    def read(self, row: Mapping[str, Any], count: bool = True) -> Call | None:
+        """The dialog in ``row`` (usual names), answered and not over; None for any other. ``count``: in its profiles."""
         state = int(row["state"] or 0)
         if state not in (State.ANSWERED, State.CONFIRMED):
             return None
@@ -177,8 +198,10 @@ class DialogRows:
                 call.routes[which] = name.partition(":")[0]
         for name, value in read_pairs(_text(row["profiles"])):
             bare = name.partition("/")[0]
-            if bare in self._profiles.known:
+            if bare in self._profiles.known and count:
                 self._profiles.enter(call, bare, str(value), again=True)
+            elif bare in self._profiles.known:
+                call.profiles.append((bare, str(value)))
         call.restored = call.stored = True
         return call
 

@@ -591,12 +591,12 @@ class ScriptTests(Dialing):
         self.reply_within(invite, 180, ALICE)
         self.assertEqual(found, [])
         self.reply_within(invite, 200, ALICE)
-        self.assertEqual((found, self.said(ALICE)), (["200 Reason"], ["ACK"]))
+        self.assertEqual((found, self.said(ALICE)), ([{"Code": 200, "Reason": "Reason"}], ["ACK"]))
         found = self.ask(callid=call.did, method="INFO", body="custom:a/b:text", mode="callee", headers="X-A: b")
         (info,) = self.sent(BOB)
         self.assertEqual((info.method, info.body, info.content_type, info.header("X-A")), ("INFO", b"text", "a/b", "b"))
         self.reply_within(info, 481, BOB)
-        self.assertEqual(str(found[0]), "481 Reason")
+        self.assertEqual(found, [{"Code": 481, "Reason": "Reason"}])
         call.caller.sdp = b"v=0"
         self.ask(callid="call@test", method="UPDATE", body="inbound", mode="callee")
         (update,) = self.sent(BOB)
@@ -605,9 +605,20 @@ class ScriptTests(Dialing):
         for arguments, said in [
             ({"callid": "x"}, "404 Dialog Not Found"), ({"callid": "call@test", "mode": "x"}, "400 Invalid mode"),
             ({"callid": "call@test", "body": "x"}, "400 Invalid body mode"),
+            ({"callid": "call@test", "mode": "challenge-x"}, "400 Invalid mode"),
+            ({"callid": "call@test", "mode": "Challenge", "method": "INFO", "body": "none"}, "406 Not Acceptable"),
             ({"callid": "call@test", "method": "A", "body": "none", "mode": "caller", "headers": "x"}, "400 Bad parameter value"),
         ]:
             self.assertEqual(str(self.ask(**arguments)[0]), said)
+        found = self.ask(callid="call@test", mode="CALLEE", method="INFO", body="none")
+        self.assertEqual(self.said(BOB), ["INFO"])
+        self.wait(40)
+        self.assertEqual(str(found[0]), "408 Request Timeout")
+        self.sent(BOB)
+        found = self.ask(callid="call@test", mode="challenge", method="UPDATE", body="none")
+        (update,) = self.sent(ALICE)
+        self.reply_within(update, 200, ALICE)
+        self.assertEqual((found, self.said(BOB)), ([{"Code": 400, "Reason": "Reason"}], []))
 
     def test_challenge(self) -> None:
         """One side is asked for its description, which goes to the other."""
@@ -622,7 +633,7 @@ class ScriptTests(Dialing):
         (second,) = self.sent(ALICE)
         self.assertEqual((second.method, second.body, second.content_type), ("UPDATE", b"v=0", "application/sdp"))
         self.reply_within(second, 200, ALICE)
-        self.assertEqual(found, ["200 Reason"])
+        self.assertEqual(found, [{"Code": 200, "Reason": "Reason"}])
 
     def test_intervals(self) -> None:
         """Times that are set for one call: before it is made, and in its middle; numbers that are none."""

@@ -34,6 +34,12 @@ def with_body(data: bytes, body: str) -> bytes:
 class BodyTests(StoredDialing):
     """Alice calls Bob; the script changes what they say."""
 
+    body = ""
+
+    def arrive(self, data: bytes, port: int = ALICE) -> None:
+        """Let a message come, with a body if there is one."""
+        super().arrive(with_body(data, self.body) if self.body else data, port)
+
     def begin(self, first: str = FIRST, mode: int = 1) -> None:
         """Start the server."""
         self.store(mode, first=first, within=WITHIN, rest=BACK, modules='loadmodule "textops.so"\n',
@@ -54,12 +60,9 @@ class BodyTests(StoredDialing):
 
     def send_within(self, method: str, port: int, cseq: int, body: str) -> None:
         """A request in the dialog with a body."""
-        arrive = self.arrive
-        self.arrive = lambda data, port: arrive(with_body(data, body) if body else data, port)  # type: ignore[method-assign]
-        try:
-            self.within(method, port, cseq=cseq, extra=contact(port))
-        finally:
-            self.arrive = arrive  # type: ignore[method-assign]
+        self.body = body
+        self.within(method, port, cseq=cseq, extra=contact(port))
+        self.body = ""
 
     def shown(self) -> list[Any]:
         """What is told: sent by the caller, to the caller, by the callee, to the callee."""
@@ -124,6 +127,19 @@ class BodyTests(StoredDialing):
         self.assertEqual(self.shown(), ["from=a1", None, "x=2", "from=us1"])
         self.assertEqual(self.command("dialog:list_ctx", callid="call@test")["Dialog"]["context"], {})
         self.assertEqual(self.pinged(), [b"x=2", b"from=us1"])
+
+    def test_nobody_there(self) -> None:
+        """Who answers a re-INVITE of ours 481 is named in the reason."""
+        for port, who in ((ALICE, "Caller"), (BOB, "Callee")):
+            self.__dict__.pop("phones", None)
+            self.store(first=f'create_dialog("reinvite-ping-{who.lower()}"); dlg_on_hangup("over");',
+                       rest='route[over] { xlog("L_ALERT", "$DLG_end_reason"); }',
+                       params='modparam("dialog", "reinvite_ping_interval", 60)')
+            self.call()
+            self.wait(60)
+            *_, ping = self.sent(port)
+            self.reply_within(ping, 481, port)
+            self.assertEqual(self.logged(), [f"{who} ReINVITE Ping Timeout"])
 
     def test_not_kept(self) -> None:
         """Without such pings nothing of them is in the database."""

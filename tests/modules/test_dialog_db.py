@@ -226,4 +226,32 @@ class StoreTests(StoredDialing):
         self.assertEqual(self.command("dialog:db_sync"), (400, "Cannot sync in no-db mode"))
         self.assertEqual(self.command("dialog:restore_db"), (400, "Cannot restore db in no-db mode!"))
 
+    def test_what_the_database_knows_better(self) -> None:
+        """dlg_db_sync takes from a row with the same state greater numbers, a later end, values and profiles; from one with a
+        later state all; from one with an earlier state nothing."""
+        self.store(first="""create_dialog("bye-on-timeout"); $dlg_val(a) = 1; $dlg_val(b) = 2; $DLG_timeout = 100;""")
+        self.dial()
+        self.pick_up(ack=False)
+        (row,) = self.rows()
+        (call,) = self.calls
+        end = row["timeout"]
 
+        def sync(**changes: Any) -> tuple[Any, ...]:
+            (row,) = self.rows()
+            row.update(changes)
+            self.assertEqual(self.command("dialog:db_sync"), "OK")
+            left = round(call.ends - self.wired.clock.seconds())
+            return (int(call.state), left, call.caller.cseq, call.winner.generated, dict(call.values), list(call.profiles))
+
+        both = {"a": 1, "b": 3}
+        found = sync(timeout=end - 50, caller_cseq="9", callee_ping_cseq=7, vars=b"b#2#3|", profiles="caller#1#x|", flags=0)
+        self.assertEqual(found, (3, 100, 9, 7, both, [("caller", "x")]))
+        self.assertEqual(int(call.flags), 8)
+        found = sync(timeout=end + 50, caller_cseq="4", callee_ping_cseq=3)
+        self.assertEqual(found, (3, 150, 9, 7, both, [("caller", "x")]))
+        found = sync(state=4, timeout=end - 40, caller_cseq="5", callee_ping_cseq=2, rt_on_hangup="bye", flags=0)
+        self.assertEqual(found, (4, 60, 5, 2, both, [("caller", "x")]))
+        self.assertEqual((int(call.flags), call.routes), (0, {"hangup": "bye"}))
+        found = sync(state=3, timeout=end + 500, caller_cseq="99")
+        self.assertEqual(found, (4, 60, 5, 2, both, [("caller", "x")]))
+        self.assertEqual(self.dialog.follower.profiles.size("caller"), 1)
