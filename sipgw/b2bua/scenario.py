@@ -225,8 +225,9 @@ class _Reader:
 class _Parser(_Reader):
     """A tree as a ``Scenario``."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, usual: str) -> None:
         super().__init__(file)
+        self.usual = usual
         self.params = 0
         self.extern = False
         self.ids: set[str] = set()
@@ -241,7 +242,7 @@ class _Parser(_Reader):
             raise self.error(root.line, '<scenario> needs an id, without a "/"')
         params = root.attributes.get("param", "")
         self.params = self.number(params, root.line, 'the attribute param="N" of <scenario>', MOST_PARAMS)
-        kind = root.attributes.get("type", "script")
+        kind = root.attributes.get("type", self.usual)
         if kind not in ("script", "extern"):
             raise self.error(root.line, f"a scenario is of type script or extern, not {kind!r}")
         self.extern = kind == "extern"
@@ -462,7 +463,7 @@ def _guess(name: str, known: set[str]) -> str:
     return f"; there is {', '.join(near)}" if near else ""
 
 
-def parse(data: bytes, file: str) -> Scenario:
-    """The scenario in a file; ``ScenarioError`` says what is wrong with it."""
-    parser = _Parser(file)
+def parse(data: bytes, file: str, usual: str = "script") -> Scenario:
+    """The scenario in a file; ``ScenarioError`` says what is wrong with it. ``usual``: its type, if it does not say."""
+    parser = _Parser(file, usual)
     return parser.scenario(parser.tree(data))

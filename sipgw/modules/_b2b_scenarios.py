@@ -79,7 +79,7 @@ class Scenarios(Restoring):
 
     def _add(self, file: str, *, extern: bool) -> None:
         try:
-            scenario = parse(Path(file).read_bytes(), file)
+            scenario = parse(Path(file).read_bytes(), file, "extern" if extern else "script")
         except OSError as error:
             raise ValueError(f"{file}: {error.strerror}") from None
         if scenario.extern is not extern:

@@ -92,6 +92,13 @@ class GoodTests(SynchronousTestCase):
         assert prepaid is not None
         self.assertEqual(prepaid.lifetime, 3600)
 
+    def test_type(self) -> None:
+        """Files without a type are what the parameter says that named them."""
+        marketing = (EXAMPLES / "marketing.xml").read_text().replace(' type="extern"', "")
+        self.assertTrue(parse(marketing.encode(), "m.xml", "extern").extern)
+        with self.assertRaisesRegex(ScenarioError, "^m.xml:7: the first <bridge> of this scenario has a <server>"):
+            parse(marketing.encode(), "m.xml")
+
     def test_as_call_center_wrote(self) -> None:
         """The shape of the two files that OpenSIPS's call_center came with."""
         queue = """<scenario id="queue" name="A queue" param="2" type="script"><init><bridge>

@@ -296,7 +296,7 @@ class FileTests(Scenario):
             self.assertTrue(any(text in line for line in self.logged()), text)
         for params, text in (
             (param("/no/such/file.xml"), "/no/such/file.xml: No such file"), (param(file) * 2, "a scenario 'own' already"),
-            (param(file, "extern"), "set it as script_scenario"), (param("marketing.xml"), "set it as extern_scenario"),
+            (param("prepaid.xml", "extern"), "set it as script_scenario"), (param("marketing.xml"), "set it as extern_scenario"),
             (param(self.write(self.TEXT.replace("<INFO>", "<INFOS>").replace("</INFO>", "</INFOS>"), "bad.xml")),
              "bad.xml:7: there are no rules for INFOS"),
         ):
