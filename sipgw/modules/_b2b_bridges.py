@@ -29,7 +29,7 @@ from sipgw.modules._b2b_drafts import (
 )
 from sipgw.modules._b2b_options import Options
 from sipgw.modules._b2b_port import KEPT
-from sipgw.modules._b2b_scenarios import Scenarios
+from sipgw.modules._b2b_scenarios import Course, Scenarios
 from sipgw.proxy.disguise import is_uri
 from sipgw.proxy.originate import new_request
 from sipgw.script.run import Run
@@ -64,7 +64,7 @@ class Bridging(Options, Scenarios):
         """End ``session`` so many seconds from now if it is not answered by then."""
         raise NotImplementedError
 
-    def add_session(self, session: Session, routes: tuple[str, str]) -> None:
+    def add_session(self, session: Session, routes: tuple[str, str], course: Course | None = None) -> None:
         """Keep a session that begins."""
         raise NotImplementedError
 
@@ -345,11 +345,25 @@ class Bridging(Options, Scenarios):
 
     @mi(
         "trigger_scenario", alias="b2b_trigger_scenario",
-        recipes=(("scenario_id", "entity1", "entity2"), ("scenario_id", "entity1", "entity2", "context")),
+        recipes=(
+            ("scenario_id", "entity1", "entity2"), ("scenario_id", "entity1", "entity2", "context"),
+            ("scenario_id", "scenario_params"),
+        ),
     )
-    def trigger_scenario(self, scenario_id: str, entity1: str, entity2: str, context: list[str] | None = None) -> None:
+    def trigger_scenario(
+        self, scenario_id: str, entity1: str = "", entity2: str = "", context: list[str] | None = None,
+        scenario_params: list[str] | None = None,
+    ) -> None:
         """``b2b_logic:trigger_scenario``: call two and join them. ``entity1``, ``entity2``: ``id,uri[,display name]``.
-        ``context``: values ``name=value`` for ``$b2b_logic.ctx``."""
+        ``context``: values ``name=value`` for ``$b2b_logic.ctx``. ``scenario_params``: the parameters of a scenario file."""
+        if scenario_params is not None:
+            try:
+                found, drafts = self.extern(scenario_id, scenario_params)
+            except ValueError as error:
+                raise MIError(400, "No such scenario", str(error)) from error
+            if self.trigger(scenario_id, *drafts, {}, course=found) is None:
+                raise MIError(500, "They cannot be called")
+            return
         first, second = (party(text) for text in (entity1, entity2))
         if first is None or second is None:
             raise MIError(400, "An entity is ID,URI[,NAME]")
@@ -362,10 +376,10 @@ class Bridging(Options, Scenarios):
 
     def trigger(
         self, scenario: str, first: Draft, second: Draft, values: dict[str, str], watcher: Leg | None = None,
-        run: Run | None = None,
+        run: Run | None = None, course: Course | None = None,
     ) -> Session | None:
         """Call two and join them; the session, or None if they cannot be called."""
-        routes = self.script_req_route, self.script_reply_route
+        routes = ("", "") if course is not None else (self.script_req_route, self.script_reply_route)
         session = Session("", [], self.entities, scenario=scenario, values=values)
         try:
             to = [NameAddr.parse(f"<{draft.uri}>") for draft in (second, first)]
@@ -376,7 +390,7 @@ class Bridging(Options, Scenarios):
                 self.entities.forget(leg)
             return None
         session.key = self.new_key(session.caller.key)
-        self.add_session(session, routes)
+        self.add_session(session, routes, course)
         self.wait_for(session, SETUP)
         bridges.connect(session, watcher)
         return session

@@ -85,7 +85,7 @@ class Scenarios(Restoring):
         if scenario.extern is not extern:
             kind = "extern" if scenario.extern else "script"
             raise ScenarioError(file, 1, f"this scenario is of type {kind}: set it as {kind}_scenario")
-        if scenario.id in self.scenarios or scenario.id == TOP_HIDING:
+        if scenario.id in self.scenarios or scenario.id in (TOP_HIDING, "refer"):
             other = self.scenarios[scenario.id].file if scenario.id in self.scenarios else "built in"
             raise ScenarioError(file, 1, f"there is a scenario {scenario.id!r} already ({other})")
         self.scenarios[scenario.id] = scenario
@@ -142,6 +142,17 @@ class Scenarios(Restoring):
             run.user.log_rarely(("b2b_init_scenario", name), -1, f"b2b_init_scenario: {error}")
             return False
         return self.begin_call(run, request, name, Draft(server.name), client, flags, course)
+
+    def extern(self, name: str, params: list[str]) -> tuple[Course, tuple[Draft, Draft]]:
+        """What a command begins by a scenario file: how far it is, and who is called; ``ValueError`` if it cannot be."""
+        scenario = self.scenarios.get(name)
+        if scenario is None or not scenario.extern:
+            raise ValueError(f"no extern_scenario has the id {name!r}")
+        if len(params) != scenario.params:
+            raise ValueError(f"{name} takes {scenario.params} parameters, not {len(params)}")
+        course = Course(scenario, params, "", scenario.state)
+        first, second = (self._to_call(course, party, None) for party in scenario.bridge.parties)
+        return course, (first, second)
 
     def _value(self, course: Course, value: Value, request: Request | None) -> str:
         if value.kind == "param":

@@ -214,9 +214,7 @@ class B2bLogic(Bridging):
         caller.token = context
         callee.avps = run.avps
         context.kept[KEPT] = run.keep()[KEPT] = session, caller
-        self.add_session(session, routes)
-        if course is not None:
-            self.courses[session.key] = course
+        self.add_session(session, routes, course)
         entities.add(session, caller, callee)
         if entities.onlooker is not None:
             entities.onlooker.begun(run, session)
@@ -248,12 +246,16 @@ class B2bLogic(Bridging):
 
     # -- time and the end
 
-    def add_session(self, session: Session, routes: tuple[str, str]) -> None:
-        """Keep a session that begins."""
+    def add_session(self, session: Session, routes: tuple[str, str], course: Course | None = None) -> None:
+        """Keep a session that begins, by routes or a scenario file."""
         self.sessions[session.key] = session
         self._routes[session.key] = routes
-        self.ends[session.key] = int(self.server.user.wall_clock()) + self.max_duration if self.max_duration else 0
-        if any(routes):
+        lasts = self.max_duration
+        if course is not None:
+            self.courses[session.key] = course
+            lasts = course.scenario.bridge.lifetime or lasts
+        self.ends[session.key] = int(self.server.user.wall_clock()) + lasts if lasts else 0
+        if any(routes) or course is not None:
             session.logic = self
 
     def wait_for(self, session: Session, seconds: int) -> None:

@@ -304,6 +304,51 @@ class FileTests(Scenario):
                 self.serve("", params)
 
 
+class ExternTests(Scenario):
+    """``marketing.xml``: the operator calls Alice, who hears Carol's media server, and then Bob."""
+
+    PARAMS = [f"sip:alice@127.0.0.1:{ALICE}", f"sip:offer@127.0.0.1:{CAROL}", f"sip:agent@127.0.0.1:{BOB}"]
+
+    def test_all(self) -> None:
+        """The customer, the announcement, the agent."""
+        self.serve("", param("marketing.xml", "extern"))
+        self.command("b2b_trigger_scenario", scenario_id="marketing", scenario_params=self.PARAMS)
+        (customer,) = self.sent(ALICE)
+        self.assertEqual((customer.uri, customer.from_.display), (self.PARAMS[0], '"Our Shop"'))
+        self.at(ALICE, customer, "a1", SDP % "alice")
+        (offer,) = self.sent(CAROL)
+        self.assertEqual((offer.uri, offer.body.decode()), (self.PARAMS[1], SDP % "alice"))
+        self.at(CAROL, offer, "m1", SDP % "media")
+        (ack,) = self.sent(ALICE)
+        self.assertEqual((ack.method, ack.body.decode(), self.said(CAROL), self.state()), ("ACK", SDP % "media", ["ACK"], 1))
+        self.own(CAROL, offer, "m1", "BYE")
+        self.assertEqual(self.said(CAROL), ["200 BYE"])
+        (agent,) = self.sent(BOB)
+        self.assertEqual((agent.uri, agent.header("X-Campaign")), (self.PARAMS[2], "autumn"))
+        self.at(BOB, agent, "b1", SDP % "bob")
+        (again,) = self.sent(ALICE)
+        self.assertEqual(again.method, "INVITE")
+        self.arrive(self.message(response(again, 200, tag="").replace(b";tag=\r\n", b"\r\n"), SDP % "alice"), ALICE)
+        self.assertEqual((self.said(BOB), self.said(ALICE), self.state()), (["ACK"], ["ACK"], 2))
+        self.own(ALICE, customer, "a1", "BYE")
+        self.assertEqual((self.said(ALICE), self.said(BOB)), (["200 BYE"], ["BYE"]))
+        self.wait(40)
+        self.sent(BOB)
+        self.gone()
+
+    def test_misuse(self) -> None:
+        """Scenarios that are not extern, parameters that are too few or no URIs; a customer who does not answer."""
+        self.serve("", param("marketing.xml", "extern") + param("transfer.xml"))
+        wrong = (("transfer", ["x"]), ("other", ["x"]), ("marketing", self.PARAMS[1:]), ("marketing", ["a", "b", "c"]))
+        for name, params in wrong:
+            self.assertEqual(self.command("b2b_trigger_scenario", scenario_id=name, scenario_params=params), 400)
+        self.command("b2b_trigger_scenario", scenario_id="marketing", scenario_params=self.PARAMS)
+        (customer,) = self.sent(ALICE)
+        self.answer(customer, 486, ALICE)
+        self.sent(ALICE)
+        self.gone()
+
+
 class RestartTests(StoredBack, Prepaid):
     """A scenario goes on after a restart."""
 

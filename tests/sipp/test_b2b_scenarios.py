@@ -61,6 +61,25 @@ class ScenarioTests(TroupeTestCase):
         self.finish(media, callee, caller)
         self.assertNothingLeft()
 
+    def test_marketing(self) -> None:
+        """The operator calls a customer, who hears an announcement and then talks with an agent."""
+        agent_port = free_port()
+        media = self.plays("marketing media", MEDIA, port=self.media)
+        agent = self.plays(
+            "marketing agent", "< INVITE | X-Campaign ~ autumn\n > 180\n > 200 sdp:media2\n < ACK\n < BYE\n > 200",
+            port=agent_port,
+        )
+        customer = self.plays(
+            "marketing customer",
+            "< INVITE | From ~ Our Shop\n > 180\n > 200 sdp\n < ACK | body ~ o=media\n" + IS_JOINED
+            + "wait 300\n > BYE\n < 200", port=self.next_hop,
+        )
+        params = [f"sip:bob@{HOST}:{self.next_hop}", f"sip:offer@{HOST}:{self.media}", f"sip:agent@{HOST}:{agent_port}"]
+        for _ in range(CALLS):
+            self.ask("b2b_trigger_scenario", scenario_id="marketing", scenario_params=params)
+        self.finish(media, agent, customer)
+        self.assertNothingLeft()
+
     def test_transfer(self) -> None:
         """The callee sends the caller on by REFER, and is hung up on when it is told 202."""
         third = self.plays("transfer third", "< INVITE\n > 180\n > 200 sdp:media3\n < ACK\n < BYE\n > 200", port=self.media)
