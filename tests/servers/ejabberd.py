@@ -30,6 +30,7 @@ listen:
 auth_method: internal
 modules:
   mod_roster: {{}}
+  mod_carboncopy: {{}}
   mod_offline: {{}}
   mod_disco: {{}}
   mod_ping: {{}}
@@ -77,6 +78,11 @@ class Ejabberd(PrivateServer):
         except OSError:
             return False
         return self._done.exists()
+
+
+    def says(self) -> str:
+        """Its log."""
+        return "".join(each.read_text(errors="replace") for each in self.directory.glob("log*/*.log"))
 
 
 @functools.cache

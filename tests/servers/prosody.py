@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -72,30 +73,22 @@ def certify(directory: Path) -> None:
     (directory / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
 
 
-class Prosody(PrivateServer):
-    """One Prosody with the accounts ``USERS``."""
+class Listening(PrivateServer):
+    """A Prosody with the accounts ``USERS`` at ``domain``, in a folder of its own; it serves when it has ``ports``."""
 
-    def __init__(self) -> None:
-        directory = folder("prosody")
-        (directory / "data").mkdir()
-        self.clients, self.components = free_port(), free_port()
-        config = directory / "prosody.cfg.lua"
-        text = CONFIG.format(
-            folder=directory, clients=self.clients, components=self.components, domain=DOMAIN, component=COMPONENT, other=OTHER,
-            rooms=ROOMS, secret=SECRET, locked=LOCKED,
-        )
-        config.write_text(text, encoding="utf-8")
-        certify(directory)
-        self.config = config
-        super().__init__("prosody", ["prosody", "-F", "--config", str(config)], directory, self._serves)
-        accounts = directory / "data" / DOMAIN.replace(".", "%2e") / "accounts"
+    def __init__(self, name: str, directory: Path, config: str, domain: str, ports: Sequence[int]) -> None:
+        file = directory / "prosody.cfg.lua"
+        file.write_text(config, encoding="utf-8")
+        self.ports = tuple(ports)
+        super().__init__(name, ["prosody", "-F", "--config", str(file)], directory, self._serves)
+        accounts = directory / "data" / domain.replace(".", "%2e") / "accounts"
         accounts.mkdir(parents=True)
-        for name, password in USERS.items():
-            (accounts / f"{name}.dat").write_text(f'return {{ ["password"] = "{password}"; }};\n', encoding="utf-8")
+        for user, password in USERS.items():
+            (accounts / f"{user}.dat").write_text(f'return {{ ["password"] = "{password}"; }};\n', encoding="utf-8")
 
     def _serves(self) -> bool:
         try:
-            for port in (self.clients, self.components):
+            for port in self.ports:
                 socket.create_connection((HOST, port), 1).close()
         except OSError:
             return False
@@ -105,6 +98,20 @@ class Prosody(PrivateServer):
         """Its log."""
         file = Path(self.directory / "info.log")
         return file.read_text(errors="replace") if file.exists() else ""
+
+
+class Prosody(Listening):
+    """The one that sipgw is a component of."""
+
+    def __init__(self) -> None:
+        directory = folder("prosody")
+        self.clients, self.components = free_port(), free_port()
+        certify(directory)
+        text = CONFIG.format(
+            folder=directory, clients=self.clients, components=self.components, domain=DOMAIN, component=COMPONENT, other=OTHER,
+            rooms=ROOMS, secret=SECRET, locked=LOCKED,
+        )
+        super().__init__("prosody", directory, text, DOMAIN, (self.clients, self.components))
 
 
 @functools.cache

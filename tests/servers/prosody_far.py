@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import json
-import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,9 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.children import HOST, free_port
-from tests.servers.private import PrivateServer, folder
-from tests.servers.prosody import USERS
+from tests.children import free_port
+from tests.servers.private import folder
+from tests.servers.prosody import Listening
 
 FAR, FAR_ROOMS = "far.test", "rooms.far.test"
 NEAR = "near.test"
@@ -100,46 +99,25 @@ def authority() -> Authority:
     return Authority()
 
 
-class FarProsody(PrivateServer):
+class FarProsody(Listening):
     """One that takes unencrypted streams ("plain"), wants TLS ("tls"), or a certificate that it can believe ("proven")."""
 
     def __init__(self, kind: str) -> None:
         directory = folder(f"prosody-{kind}")
-        (directory / "data").mkdir()
         self.clients, self.servers = free_port(), free_port()
-        config = directory / "prosody.cfg.lua"
         authority().issue(directory, FAR, FAR_ROOMS)
         encrypted, proven = ("false" if kind == "plain" else "true"), ("true" if kind == "proven" else "false")
         text = CONFIG.format(
             folder=directory, clients=self.clients, servers=self.servers, far=FAR, rooms=FAR_ROOMS, encrypted=encrypted,
             proven=proven, authority=authority().file,
         )
-        config.write_text(text, encoding="utf-8")
         (directory / "mod_routes.lua").write_text(ROUTES.format(folder=directory), encoding="utf-8")
-        self.directory = directory
+        super().__init__(f"prosody-{kind}", directory, text, FAR, (self.clients, self.servers))
         self.route({})
-        super().__init__(f"prosody-{kind}", ["prosody", "-F", "--config", str(config)], directory, self._serves)
-        accounts = directory / "data" / FAR.replace(".", "%2e") / "accounts"
-        accounts.mkdir(parents=True)
-        for name, password in USERS.items():
-            (accounts / f"{name}.dat").write_text(f'return {{ ["password"] = "{password}"; }};\n', encoding="utf-8")
 
     def route(self, routes: Mapping[str, int]) -> None:
         """Say at which ports other domains are."""
         (self.directory / "routes.json").write_text(json.dumps(dict(routes)), encoding="utf-8")
-
-    def _serves(self) -> bool:
-        try:
-            for port in (self.clients, self.servers):
-                socket.create_connection((HOST, port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def says(self) -> str:
-        """Its log."""
-        file = Path(self.directory / "info.log")
-        return file.read_text(errors="replace") if file.exists() else ""
 
 
 @functools.cache

@@ -151,6 +151,10 @@ class Gatewayed(TestCase):
         """The server of the Jabber users."""
         return prosody()
 
+    def components(self) -> int:
+        """The port that it has for components."""
+        return int(self.jabber_server().components)
+
     def client(self, name: str) -> Jabber:
         """A Jabber user's client."""
         return Jabber(name)
@@ -158,7 +162,7 @@ class Gatewayed(TestCase):
     def start(self) -> None:
         """Start the server."""
         text = EXAMPLE.read_text(encoding="utf-8").replace("127.0.0.1:5060", f"127.0.0.1:{self.port}")
-        text = text.replace('"xmpp_port", 5347', f'"xmpp_port", {prosody().components}')
+        text = text.replace('"xmpp_port", 5347', f'"xmpp_port", {self.components()}')
         text = text.replace("route {", f"{self.MORE}\nroute {{", 1)
         script = self.folder / "opensips.cfg"
         script.write_text(self.script(text), encoding="utf-8")

@@ -295,10 +295,10 @@ class CutWithoutQueueTests(CutTests):
     MORE = 'loadmodule "db_sqlite.so"\nmodparam("xmpp", "response_timeout", 1)'
 
     async def test_cut(self):
-        """What was answered 202 has arrived, once; the rest was answered 480."""
+        """What was answered 202 has arrived, once; the rest was answered 480. (More cuts would only wait longer each time.)"""
         juliet = await self.juliet()
         statuses: dict[str, int] = {}
-        for number in range(CUTS * 30):
+        for number in range(2 * 30):
             if number % 30 == 15:
                 self.cut()
             text = f"number {number}"
@@ -309,7 +309,7 @@ class CutWithoutQueueTests(CutTests):
         await self.until(lambda: taken <= set(juliet.bodies()))
         self.assertEqual([text for text in taken if juliet.bodies().count(text) != 1], [])
         self.assertLessEqual(set(statuses.values()), {202, 480})
-        self.assertGreater(len(taken), CUTS * 20)
+        self.assertGreater(len(taken), 2 * 20)
 
     def up(self) -> bool:
         """Whether the gateway is connected, by what it says last."""

@@ -29,6 +29,10 @@ class Serving(Gatewayed):
         """The Prosody elsewhere."""
         return far(self.KIND)
 
+    def components(self) -> int:
+        """It has none for us."""
+        return 0
+
     def client(self, name: str) -> Jabber:
         """A client of the Prosody elsewhere."""
         return Jabber(name, domain=FAR, port=far(self.KIND).clients)
