@@ -163,7 +163,7 @@ class Session:
         self.status = status, reason
         if self.lent_to is not None:
             for leg in list(self.pair):
-                self.lent_to.leave(leg)
+                self.port.where(leg, self).leave(leg)
             return
         if self.bridge is not None:
             bridge.abandon(self, self.bridge)
