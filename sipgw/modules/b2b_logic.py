@@ -421,6 +421,11 @@ class B2bLogic(Bridging):
         value = self.b2b_entities.describe(leg).get(name or "key")
         return value if isinstance(value, str) else None
 
+    @pvar("b2b_logic.entity", indexed=True)
+    def session_entity_key(self, run: Run, index: int | None) -> str | None:
+        """``$b2b_logic.entity``: the key of an entity."""
+        return self.session_entity(run, "key", index)
+
     @pvar("b2b_logic.ctx", named=True, set="set_value")
     def session_value(self, run: Run, name: str | None) -> str | None:
         """``$b2b_logic.ctx(name)``: a value that is kept with the session; it can be set before the session begins."""

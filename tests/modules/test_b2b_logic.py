@@ -594,6 +594,22 @@ class LogicTests(Back):
         self.wait(40)
         self.gone()
 
+    def test_keys(self) -> None:
+        """Without a field it is the key of an entity."""
+        rest = """
+        route[asked] {
+            $var(mine) = $b2b_logic.entity == $(b2b_logic.entity[1]);
+            xlog("L_ALERT", "$b2b_logic.entity $b2b_logic.entity(key) $var(mine)");
+            b2b_pass_request();
+        }
+        """
+        self.serve(self.BEGIN.replace(', "told"', "").replace("xlog", "#"), rest=rest)
+        self.talk()
+        caller, callee = self.entities
+        for port, key, second in ((ALICE, caller, "0"), (BOB, callee, "1")):
+            self.within("INFO", port)
+            self.assertEqual(self.logged(), [f"{key} {key} {second}"])
+
     def test_hang_up(self) -> None:
         """A BYE that is passed ends both."""
         self.serve(self.BEGIN, rest=self.REST)
