@@ -49,6 +49,11 @@ IS_ASKED_AGAIN = """
     > 200 sdp
     < ACK
 """
+LIMIT = """<scenario id="limit" param="1"><init><bridge>
+    <server><id>in</id></server><client><id>out</id><destination><value type="param">1</value></destination></client>
+    <lifetime>@lasting@</lifetime>
+</bridge></init></scenario>
+"""
 
 
 class KeptTests(TroupeTestCase):
@@ -77,7 +82,8 @@ class KeptTests(TroupeTestCase):
                 create(store, ["version", "b2b_entities", "b2b_logic"])
         self.http = free_port()
         values = {"http": str(self.http), "module": module, "where": where, "url": self.url}
-        values["lasting"] = str(TALK // 1000 + 4)
+        values["scenario"] = str(self.directory / "limit.xml")
+        (self.directory / "limit.xml").write_text(LIMIT.replace("@lasting@", str(TALK // 1000 + 4)))
         for name, value in values.items():
             text = text.replace(f"@{name}@", value)
         return super().script(text)
@@ -133,9 +139,10 @@ class KeptTests(TroupeTestCase):
         wait_for(lambda: self.stored() == (2 * count, count), "all calls are answered, and kept", self.server.child)
         before = self.listed()
         self.restart()
-        self.assertEqual(self.listed(), before)
+        after = self.listed()
+        self.assertEqual(after, {key: before[key] for key in after})  # on a slow machine some have hung up meanwhile
         ended = [key for key, entities in before.items() if entities[0][7].startswith("sip:ended-")]
-        self.assertEqual(len(ended), CALLS)
+        self.assertEqual(len(after.keys() & ended), CALLS)
         for key in ended:
             self.ask("b2b_terminate_call", key=key)
         self.finish(*parties)
