@@ -31,7 +31,10 @@ loadmodule "sipmsgops.so"
 loadmodule "cachedb_redis.so"
 loadmodule "clusterer.so"
 loadmodule "dialog.so"
+loadmodule "acc.so"
+loadmodule "topology_hiding.so"
 loadmodule "mi_datagram.so"
+modparam("acc", "extra_fields", "log: who")
 modparam("cachedb_redis", "query_timeout", 1000)
 modparam("clusterer", "cachedb_url", "{url}")
 modparam("clusterer", "my_node_id", {node})
@@ -46,7 +49,9 @@ modparam("mi_datagram", "socket_name", "udp:{host}:{door}")
 socket = udp:{host}:{port}
 route {{
 	if (has_totag()) {{
-		loose_route();
+		if (!topology_hiding_match()) {{
+			loose_route();
+		}}
 		if ($DLG_status == NULL) {{
 			xlog("unknown: $rm");
 		}}
@@ -73,18 +78,24 @@ route {{
 		set_dlg_profile("callee", $rU);
 	}}
 	$dlg_val(who) = $fU;
+	$acc_extra(who) = $fU;
+	do_accounting("log", "cdr");
 	$DLG_timeout = {lasts};
 	dlg_on_hangup("over");
 	$var(marked) = "{marked}";
 	if ($var(marked) == "yes") {{
 		set_dlg_sharing_tag("vip");
 	}}
+	$var(hidden) = "{hidden}";
+	if ($var(hidden) == "yes") {{
+		topology_hiding("C");
+	}}
 	record_route();
 	$du = "sip:{host}:" + $(rU{{s.select,1,-}});
 	t_relay();
 }}
 route[over] {{
-	xlog("over: $DLG_end_reason of $dlg_val(who)\\n");
+	xlog("over $DLG_did: $DLG_end_reason of $dlg_val(who)\\n");
 }}
 """
 
@@ -118,6 +129,9 @@ class Peer:
         found: dict[str, dict[str, Any]] = {}
         begin = 0
         while page := self.mi("dialog:list_ctx", index=begin, counter=10)["Dialogs"]:  # a datagram holds no more
+            for call in page:
+                values = call["context"].get("values", [])
+                call["context"]["values"] = [value for value in values if "who" in value]  # others are modules' own
             found |= {call["callid"]: call for call in page if call["state"] in (3, 4)}
             begin += len(page)
         return found
@@ -126,9 +140,17 @@ class Peer:
         """A statistic of dialog."""
         return int(self.mi("get_statistics", statistics=[name])[f"dialog:{name}"])
 
+    def logged(self, what: str) -> list[str]:
+        """What it has logged after ``what``."""
+        return [line.partition(what)[2] for line in self.child.text().splitlines() if what in line]
+
     def over(self) -> list[str]:
         """How the calls ended whose end it has seen to."""
-        return [line.partition("over: ")[2] for line in self.child.text().splitlines() if "over: " in line]
+        return [text.partition(": ")[2] for text in self.logged("over ")]
+
+    def accounted(self) -> list[str]:
+        """Of which calls it has written a CDR: their users."""
+        return [line.partition("who=")[2].partition(";")[0] for line in self.logged("ACC: call ended")]
 
     def size(self, profile: str, **value: str) -> int:
         """How many calls are in a profile."""
@@ -151,14 +173,16 @@ class SharingTests(SynchronousTestCase):
         self.ports = free_port(), free_port()
         self.children = 0
 
-    def peer(self, node: int, *, tag: str = "", lasts: int = 600, marked: str = "no", flags: str = "") -> Peer:
+    def peer(
+        self, node: int, *, tag: str = "", lasts: int = 600, marked: str = "no", flags: str = "", hidden: str = "no",
+    ) -> Peer:
         """Server ``node``: 1 or 2."""
         self.children += 1
         port, other = self.ports[node - 1], self.ports[2 - node]
         door = free_port()
         made = Peer(self.directory / f"{self.children}-server", port, door, CONFIG.format(
             url=self.redis.url, host=HOST, port=port, other=other, door=door, node=node, lasts=lasts, marked=marked, flags=flags,
-            tag=tag or ("active" if node == 1 else "backup"),
+            hidden=hidden, tag=tag or ("active" if node == 1 else "backup"),
         ))
         self.addCleanup(made.child.kill)
         return made
@@ -218,13 +242,24 @@ class SharingTests(SynchronousTestCase):
         self.assertEqual(keys, b"*0\r\n")
 
     def test_killed(self) -> None:
-        """A server is killed in mid-call: the BYEs go through the other one, which counted the calls all the time, and ends
-        each once. Killed and begun again, the first one knows the calls that the other has meanwhile."""
-        one, two = self.peers()
+        """A server is killed in mid-call: the BYEs go through the other one, which counted the calls all the time, ends each
+        once, and writes its CDR."""
+        self.killed()
+
+    def test_killed_and_hidden(self) -> None:
+        """The same with calls whose sides are hidden from each other."""
+        if CALLS == 5:
+            raise SkipTest("a test of the night")
+        self.killed(callee="callee-hidden-from", hidden="yes")
+
+    def killed(self, callee: str = "callee-talks", hidden: str = "no") -> None:
+        """Calls of which the server is killed."""
+        one, two = self.peers(hidden=hidden)
         link = self.link(one)
-        callee = self.sipp("callee-talks", calls=CALLS)
+        seen = {"server": str(one.port), "contact": f"{HOST}:{one.port};did=", "call_id": "DLGCH_"} if hidden == "yes" else {}
+        phone = self.sipp(callee, calls=CALLS, **seen)
         far = self.link(one)  # sipp answers to where the INVITE came from, whoever asks later
-        far.server = (HOST, callee.port)
+        far.server = (HOST, phone.port)
         talk = str(2500 + 40 * (CALLS - 5))
         caller = self.sipp("caller-talks", calls=CALLS, remote=link.port, callee=f"bob-{far.port}", talk=talk,
                            options=["-r", "50", "-l", str(CALLS)])
@@ -235,9 +270,10 @@ class SharingTests(SynchronousTestCase):
         one.child.kill()
         link.server = far.client = (HOST, two.port)
         caller.finish()
-        callee.finish()
+        phone.finish()
         self.none_left(two)
         self.assertEqual(two.over(), ["Downstream BYE of alice"] * CALLS)
+        self.assertEqual((one.accounted(), two.accounted()), ([], ["alice"] * CALLS))
         self.assertNotIn("unknown", two.child.text())
         self.assertEqual(two.count("delete_sent"), CALLS)
 
@@ -262,12 +298,14 @@ class SharingTests(SynchronousTestCase):
         self.finish(*phones)
         self.none_left(one, two)
         self.assertEqual((one.over(), two.over()), (["Lifetime Timeout of alice"] * CALLS, ["Lifetime Timeout of alice"] * 2))
+        self.assertEqual((len(one.accounted()), len(two.accounted())), (CALLS, 2))
         phones = [*self.talk(one, CALLS)]
         self.both_know(one, two, CALLS)
         one.child.kill()
         self.finish(*phones)
         self.none_left(two)
         self.assertEqual(two.over(), ["Lifetime Timeout of alice"] * (CALLS + 2))
+        self.assertEqual(len(two.accounted()), CALLS + 2)
         self.assertEqual(two.count("expired_dialogs"), CALLS + 2)
 
     def test_tags(self) -> None:
