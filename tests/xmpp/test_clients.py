@@ -16,7 +16,7 @@ from tests.servers.prosody import COMPONENT, DOMAIN, USERS, prosody
 from tests.sipp.harness import SIPP
 from tests.xmpp.rig import Gatewayed
 
-COUNT = 2000 if os.environ.get("SIPGW_NIGHTLY") else 100
+COUNT = 2000 if os.environ.get("SIPGW_NIGHTLY") else 50
 RATE = 100
 """Messages in a second."""
 

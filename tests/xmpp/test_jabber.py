@@ -174,7 +174,7 @@ class AccountTests(Gatewayed):
         return [each.body.decode() for each in self.phone.messages]
 
     async def test_account(self):
-        """A text each way as paris; rooms; online, offline; who has no account, a wrong password, a user that there is not."""
+        """A text each way as paris; online, offline; who has no account, a wrong password, a user that there is not; rooms."""
         romeo = self.jabbers["romeo"]
         self.assertEqual(await self.write("Hello"), 202)
         await self.until(lambda: romeo.bodies() == ["Hello"])
@@ -197,8 +197,9 @@ class AccountTests(Gatewayed):
         self.assertEqual(await deferToThread(self.accounts), [])
         self.assertEqual(await self.write("#offline"), 404)
         self.assertEqual(await self.write("#online"), 202)
+        await self.room()
 
-    async def test_room(self):
+    async def room(self) -> None:
         """A room is entered, spoken in, and left; a nick that is taken is 409; the server's end is told."""
         romeo = self.jabbers["romeo"]
         room = f"garden@{ROOMS}"
@@ -233,10 +234,7 @@ class UnprovenTests(AccountTests):
         return re.sub(r".*tls_ca.*\n", "", super().script(text))
 
     async def test_account(self):
-        """No password is said."""
+        """No password is said, for a text or for a room."""
         self.assertEqual(await self.write("Hello"), 480)
         self.assertIn("does not prove who it is", self.child.text())
-
-    async def test_room(self):
-        """Nor for a room."""
         self.assertEqual(await self.write("#join", f"Al*garden*{ROOMS}"), 480)

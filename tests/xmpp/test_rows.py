@@ -84,7 +84,13 @@ class RowTests(Gatewayed):
     if missing():
         skip = missing()
 
-    async def test_to_jabber(self):
+    async def test_rows(self):
+        """All of it, one after another: a server and its clients cost more than what they carry."""
+        await self.to_jabber()
+        await self.to_sip()
+        await self.carbons()
+
+    async def to_jabber(self) -> None:
         """What a phone sends, as a Jabber client has it."""
         romeo = self.jabbers["romeo"]
         for name, kind, body, headers, wanted in TO_JABBER:
@@ -117,7 +123,7 @@ class RowTests(Gatewayed):
         )
         return found[0]
 
-    async def test_to_sip(self):
+    async def to_sip(self) -> None:
         """What a Jabber client sends, as a phone has it; then each status as the error that says it."""
         romeo = self.jabbers["romeo"]
         for name, attributes, inner, headers, body in TO_SIP:
@@ -148,7 +154,7 @@ class RowTests(Gatewayed):
         await self.until(lambda: [each for each in romeo.saying(f"{CLIENT}error/*/..") if "413" in "".join(each.itertext())])
         self.assertEqual(self.phone.messages, [])
 
-    async def test_carbons(self):
+    async def carbons(self) -> None:
         """A second client of romeo's has a copy of what he writes and hears; the phone has each once, and no copies."""
         from tests.xmpp.rig import Jabber
 
@@ -156,6 +162,7 @@ class RowTests(Gatewayed):
         other.start(self.reactor)
         await self.until(lambda: other.online)
         romeo = self.jabbers["romeo"]
+        self.phone.messages.clear()
         romeo.send(f"<message to='alice@{COMPONENT}' type='chat' id='c1'><body>Once</body></message>")
         await self.until(lambda: other.saying("{urn:xmpp:carbons:2}sent"))
         self.assertEqual((await self.say("Back")).status, 202)
@@ -170,7 +177,13 @@ class AskingTests(Gatewayed):
 
     MORE = 'modparam("xmpp", "receipts", "imdn")\nmodparam("xmpp", "html", 1)'
 
-    async def test_html(self):
+    async def test_rows(self):
+        """All of it, one after another."""
+        await self.html()
+        await self.notifications()
+        await self.offline()
+
+    async def html(self) -> None:
         """What is marked up goes as two parts, without what acts; a phone that cannot read them has it plain."""
         romeo = self.jabbers["romeo"]
         marked = XHTML % "<p>Hi <strong>you</strong><a href='javascript:x'>a</a><script>b</script></p>"
@@ -187,9 +200,11 @@ class AskingTests(Gatewayed):
         self.assertEqual(self.phone.messages[1].body, b"Hi *you*a")
         self.phone.status = 200
 
-    async def test_notifications(self):
+    async def notifications(self) -> None:
         """A phone's "delivered" and "displayed" are a receipt and a marker; a client's are notifications."""
         romeo = self.jabbers["romeo"]
+        self.phone.messages.clear()
+        romeo.stanzas.clear()
         markable = "<markable xmlns='urn:xmpp:chat-markers:0'/><request xmlns='urn:xmpp:receipts'/>"
         romeo.send(f"<message to='alice@{COMPONENT}' type='chat' id='n1'><body>Hi</body>{markable}</message>")
         await self.until(lambda: self.phone.messages)
@@ -212,7 +227,7 @@ class AskingTests(Gatewayed):
         notes = [Notification.parse(Cpim.parse(each.body).body) for each in self.phone.messages]
         self.assertEqual([(each.message_id, each.status) for each in notes], [("mine", "delivered"), ("mine", "displayed")])
 
-    async def test_offline(self):
+    async def offline(self) -> None:
         """Who is offline has it when he comes back, with the time at which it was sent; so much is Prosody's part."""
         self.assertEqual((await self.say("Later", to="juliet")).status, 202)
         from tests.xmpp.rig import Jabber

@@ -156,7 +156,7 @@ class DialbackTests(Serving):
         return f'db_default_url = "{url}"\n{super().script(text)}'
 
     async def test_both_ways(self):
-        """What a text needs, then presence of a Jabber user and of a phone."""
+        """What a text needs, then presence of a Jabber user and of a phone, then a chat room elsewhere."""
         await self.both_ways()
         romeo = self.jabbers["romeo"]
         own = self.listening.getHost().port
@@ -165,11 +165,7 @@ class DialbackTests(Serving):
         await self.until(lambda: [each for each in self.phone.messages if b"basic>open<" in each.body])
         romeo.send(f"<presence to='alice@{NEAR}' type='subscribe'/>")
         await self.until(lambda: romeo.saying(f".[@from='alice@{NEAR}/sip']"))
-
-    async def test_room(self):
-        """A chat room elsewhere."""
         room = f"balcony@rooms.{FAR}"
-        romeo = self.jabbers["romeo"]
         romeo.send(f"<presence to='{room}/romeo'><x xmlns='http://jabber.org/protocol/muc'/></presence>")
         await self.until(lambda: romeo.saying("{http://jabber.org/protocol/muc#user}x"))
         owner = "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>"
