@@ -147,6 +147,7 @@ class Restoring(Storing):
             session.check()
             return
         session.aside = [leg for leg in session.aside if leg is not others[0]]
+        nobody.key = ""  # it is forgotten as soon as they are joined
         session.pair = [kept, nobody]
         bridges.begin(session, Bridge(kept, others[0]))
         for leg in others[1:]:
