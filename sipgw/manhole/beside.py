@@ -53,6 +53,9 @@ def inner_keys(origin: Any) -> Iterator[str]:
         if origin.id:
             yield _stanza_key(origin.id, origin.sender, origin.receiver)
     elif hasattr(origin, "details"):  # a text of the spool (sms.spool.Message)
+        if origin.details.get("word"):  # of what became of a text
+            yield call_key(origin.details.get("call_id", ""))
+            return
         digest = origin.details.get("digest")
         yield f"sms {digest}" if digest else _pair_key(origin.link, origin.source, origin.destination)
 

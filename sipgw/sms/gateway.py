@@ -449,7 +449,8 @@ class Gateway:
             return []
         return [Message(
             new_id(), Kind.TO_SIP, message.link, message.destination, message.source, message.receiver, message.sender, body,
-            {"kind": kind, "word": True}, created=now, due=now, expires=now + self.settings.validity,
+            {"kind": kind, "word": True, "call_id": details.get("call_id", "")}, created=now, due=now,
+            expires=now + self.settings.validity,
         )]
 
     def _report(self, message: Message, receipt: Receipt) -> bytes:
