@@ -21,7 +21,7 @@ from inspect import isawaitable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, ensureDeferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver
@@ -500,6 +500,8 @@ class SipServer(Service):
             module = self._started.pop()
             try:
                 await module.stop()
+            except CancelledError:  # its time is over, which is told
+                pass
             except Exception as error:
                 self.user.broken(error)
         await self._databases.close()

@@ -178,6 +178,7 @@ class LifeTests(SynchronousTestCase):
         self.reactor.advance(STOP_TIME)
         self.successResultOf(stopped)
         self.assertIn("did not stop", self.lines[-1][1])
+        self.assertEqual([text for level, text in self.lines if level < -1], [])
 
     def test_stop_once(self):
         """Being told twice to stop is being told once."""
