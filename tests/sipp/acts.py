@@ -149,8 +149,8 @@ class Act:
             lines.append(f"Contact: <sip:{self.user}@[local_ip]:[local_port]>")
         self.send("\n".join(lines) + "\n" + self.body(options), "" if method == "ACK" else ' retrans="500"')
 
-    def respond(self, status: str, options: list[str], headers: list[str]) -> None:
-        """Add a response."""
+    def respond(self, status: str, options: list[str], headers: list[str], more: str = "") -> None:
+        """Add a response; ``more``: attributes."""
         method = next((option for option in options if option.isupper()), self.last)
         own = f"<sip:{self.user}@[remote_ip]>" if self.calls else "[$mine]"
         lines = [
@@ -161,8 +161,8 @@ class Act:
             lines.append(f"Contact: <sip:{self.user}@[local_ip]:[local_port]>")
         if method == "INVITE":
             lines[-1] = f"[$route{method}]{lines[-1]}"
-        again = ' retrans="500"' if method == "INVITE" and int(status) >= 200 else ""
-        self.send("\n".join(lines) + "\n" + self.body(options), again)
+        again = ' retrans="3000"' if method == "INVITE" and int(status) >= 200 else ""
+        self.send("\n".join(lines) + "\n" + self.body(options), again + more)
 
     # -- receiving
 
@@ -248,8 +248,9 @@ class Act:
         for other, label in labels.items():
             self.parts.append(f'  <label id="{label}"/>')
             if answers:
-                self.respond("200", [other], [])
-            self.parts.append(f'  <nop next="{top}"/>')
+                self.respond("200", [other], [], f' next="{top}"')  # not by a nop: sipp would miss what comes meanwhile
+            else:
+                self.parts.append(f'  <nop next="{top}"/>')
         self.parts.append(f'  <label id="{end}"/>')
         self.last = method
         if answers:

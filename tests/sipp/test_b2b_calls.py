@@ -204,6 +204,31 @@ def joined() -> list[Flow]:
     ]
 
 
+TOLD = "any 202 NOTIFY\n until BYE NOTIFY\n"
+"""Who has sent a REFER is told how it goes, and hung up on."""
+
+
+def referred() -> list[Flow]:
+    """Transfers that the scenario "refer" carries out, and the script with a media server meanwhile: what is told, what fails."""
+    refers = "wait 30\n > REFER | Refer-To: <sip:at-@third@@x>\n"
+    third = {"third": ANSWERS + HEARS_BYE}
+    refused = {"third": "< INVITE\n > 180\n wait 50\n > 486\n < ACK"}
+    fails = "any 202 NOTIFY\n until INFO NOTIFY\n"
+    asks = "> INFO\n < 200\n"
+    return [
+        Flow("refer", CALLS_UP + OFFERED + HANGS_UP, {"callee": ANSWERS + refers + TOLD, **third}),
+        Flow("refer", CALLS_UP + refers + TOLD, {"callee": ANSWERS + OFFERED + HANGS_UP, **third}),
+        Flow("refer", CALLS_UP + "wait 500\n" + asks + HANGS_UP, {"callee": ANSWERS + refers + fails + HEARS_BYE, **refused}),
+        Flow(
+            "announced", CALLS_UP + OFFERED + OFFERED + HANGS_UP,
+            {
+                "callee": ANSWERS + refers + TOLD, "third": "< INVITE\n > 180\n wait 300\n > 200 sdp\n < ACK" + HEARS_BYE,
+                "media": ANSWERS + HEARS_BYE,
+            },
+        ),
+    ]
+
+
 class BackToBackTests(TroupeTestCase):
     """Calls through ``backtoback.cfg``."""
 
@@ -225,7 +250,7 @@ class BackToBackTests(TroupeTestCase):
 
     def test_calls(self) -> None:
         """All that can be done in a call, and all parties that may come and go."""
-        self.play(*hidden(), *reliable(), *given_up(), *joined())
+        self.play(*hidden(), *reliable(), *given_up(), *joined(), *referred())
         self.assertEqual(self.rows(), 0)
 
     def test_operator(self) -> None:
@@ -246,6 +271,29 @@ class BackToBackTests(TroupeTestCase):
         (session,) = wait_for(self.talking, "both sides talk", self.server.child)
         self.ask("b2b_terminate_call", key=session["key"])
         self.finish(*ended)
+        self.assertNothingLeft()
+
+    def test_attended(self) -> None:
+        """A callee who has called a third as well sends his caller there; a parked caller is taken by who calls for him; the
+        operator lets two be called and joined."""
+        consulted = self.begin(Flow("refer", CALLS_UP + HEARS_BYE, {"third": ANSWERS + OFFERED + HEARS_BYE}), 1)
+        (session,) = wait_for(self.talking, "the third one is asked", self.server.child)
+        known = session["entities"][0]
+        replaces = f"{known['callid']}%3Bto-tag%3D{known['totag']}%3Bfrom-tag%3D{known['fromtag']}"
+        refers = "wait 30\n > REFER | Refer-To: <sip:at-9@x?Replaces=@replaces@>\n"
+        caller = CALLS_UP + OFFERED + HANGS_UP
+        flow = Flow("refer", caller, {"callee": ANSWERS + refers + TOLD}, values={"replaces": replaces})
+        self.finish(*self.begin(flow, 1), *consulted)
+
+        parked = self.begin(Flow("script", CALLS_UP + OFFERED + HEARS_BYE, {"park": ANSWERS + HEARS_BYE}), 1)
+        (session,) = wait_for(self.talking, "he is parked", self.server.child)
+        taker = Flow("pickup", "> INVITE sdp | X-Key: @key@\n < 100?\n < 200\n > ACK" + HANGS_UP, values={"key": session["key"]})
+        self.finish(*self.begin(taker, 1), *parked)
+
+        two = [self.act(f"two {name}", ANSWERS + end, {}) for name, end in (("one", HANGS_UP), ("other", HEARS_BYE))]
+        uris = [f"{name},sip:{name}@{HOST}:{party.port}" for name, party in zip(("one", "other"), two, strict=True)]
+        self.ask("b2b_trigger_scenario", scenario_id="two", entity1=uris[0], entity2=uris[1])
+        self.finish(*two)
         self.assertNothingLeft()
 
     def talking(self) -> list[dict[str, Any]]:
