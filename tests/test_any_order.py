@@ -73,7 +73,7 @@ class AnyOrder(RuleBasedStateMachine):
                     known.answered = False
                     peer.acknowledge(known, False)
 
-    @rule(kind=st.sampled_from(KINDS), user=st.sampled_from(["talk", "talk", "nobody"]), body=st.booleans())
+    @rule(kind=st.sampled_from([*KINDS, "pickup"]), user=st.sampled_from(["talk", "talk", "nobody"]), body=st.booleans())
     def invite(self, kind: str, user: str, body: bool) -> None:
         """A call begins."""
         self.disorder.peers[0].invite(kind, user, body)
@@ -133,14 +133,17 @@ class AnyOrder(RuleBasedStateMachine):
         """Somebody forgets all that was."""
         self.peer(who).forget()
 
-    @rule(what=st.sampled_from(["end", "hold", "unhold", "transfer", "terminate", "bridge"]), flag=st.integers(0, 1))
+    @rule(what=st.sampled_from(["end", "hold", "unhold", "transfer", "terminate", "bridge", "two"]), flag=st.integers(0, 1))
     def operate(self, what: str, flag: int) -> None:
         """The operator does something to a call."""
         modules = self.disorder.wired.server.modules
         calls = list(modules["dialog"].follower.calls)  # type: ignore[attr-defined]
         sessions = list(modules["b2b_logic"].sessions)  # type: ignore[attr-defined]
         leg = ("caller", "callee")[flag]
-        if what in ("terminate", "bridge"):
+        if what == "two":
+            entities = {"entity1": "one,sip:talk@192.0.2.2", "entity2": "other,sip:talk@192.0.2.3"}
+            self.disorder.command("b2b_logic:trigger_scenario", scenario_id="two", **entities)
+        elif what in ("terminate", "bridge"):
             if sessions and what == "terminate":
                 self.disorder.command("b2b_logic:terminate_call", key=sessions[0])
             elif sessions:

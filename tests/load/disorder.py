@@ -13,7 +13,7 @@ from sipgw.sip.message import Request, Response, parse
 from sipgw.testing import WiredServer, finished, pass_time
 
 CONFIG = Path(__file__).parent.parent / "configs" / "mixed.cfg"
-KINDS = ("plain", "timed", "pinged", "hidden", "sealed", "top", "script", "media")
+KINDS = ("plain", "timed", "pinged", "hidden", "sealed", "top", "script", "media", "announced", "refer")
 """What can be done with a call, as the script calls it."""
 SDP = b"v=0\r\no=x 1 1 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 192.0.2.9\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
 COPIED = ("via", "from", "to", "call-id", "cseq", "record-route")
@@ -120,8 +120,10 @@ class Peer:
         """Begin a call."""
         number = self.disorder.next()
         uri = f"sip:{kind}-{user}@10.0.0.1"
+        sessions = list(self.disorder.wired.server.modules["b2b_logic"].sessions) or ["none"]  # type: ignore[attr-defined]
         branch = f"i{number}"
-        data = self.written("INVITE", uri, f"<sip:{self.name}@x>;tag={branch}", f"<{uri}>", f"c{number}", 1, [], body, branch)
+        own, key = f"<sip:{self.name}@x>;tag={branch}", f"X-Key: {sessions[0]}\r\n"
+        data = self.written("INVITE", uri, own, f"<{uri}>", f"c{number}", 1, [], body, branch, key)
         request = parse(data)
         assert isinstance(request, Request)
         self.begun.append((request, False))

@@ -130,7 +130,7 @@ class Side:
         elif what == "reinvite":
             self.offer()
         elif what == "refer":
-            self.ask("REFER", self.heard, more="Refer-To: <sip:talk@third>\r\n")
+            self.ask("REFER", self.heard, more=f"Refer-To: <sip:talk{next(SERIAL)}@192.0.2.3>\r\n")
         elif what == "forget":
             self.end("forgotten")
         else:
