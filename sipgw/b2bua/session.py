@@ -262,12 +262,12 @@ class Session:
     def refresh(self, leg: Leg) -> None:
         """Refresh the session of ``leg`` (RFC 4028), unless the other side is about to: by an UPDATE, or by a re-INVITE that says
         what it has been told last."""
-        other = self.other(leg)
         if leg not in self.pair or leg.exchange is not None or self.bridge is not None:
             return
+        other = self.other(leg)
         if other.refreshes and other.state is State.TALKING and other.interval <= leg.interval:
             return
-        if leg.knows_update:
+        if leg.knows_update or not leg.told.last:
             self.port.send(leg, "UPDATE", NOTHING, lambda status, _response: self.dead(leg, status))
         else:
             exchange.begin(self, leg, Content("", leg.told.last, "application/sdp" if leg.told.last else ""))

@@ -35,12 +35,13 @@ def pass_bye(session: Session, leg: Leg, request: Request, token: Any) -> bool:
         if status in (401, 407) and response is not None and leg.state is other.state is State.TALKING:
             session.port.reply(leg, token, status, response.reason, session.port.content(response, leg))
             return
-        if other.state is State.TALKING:
-            other.state = State.LEAVING
+        if session.bridge is None and other.state is State.TALKING and other.exchange is None and session.pair == [*both]:
+            other.state = State.LEAVING  # our BYE has been sent already
         if not session.step(leg, Event.BYE, token):
             session.port.reply(leg, token, 200, "", NOTHING)
         session.step(other, Event.LEFT)
 
+    both = tuple(session.pair)
     leg.flags.add(_HANGS_UP)
     session.port.send(other, "BYE", session.port.content(request, other), heard)
     return True

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.b2bua import bridge
 from sipgw.b2bua.bridge import Bridge
-from sipgw.b2bua.legs import Leg, Role, State
+from sipgw.b2bua.legs import TRANSPARENT, Leg, Role, State
 from sipgw.b2bua.port import Content
 from sipgw.b2bua.session import ENDING, Session, begin
 from sipgw.b2bua.stages import Stage
@@ -403,6 +403,18 @@ class Calling(RuleBasedStateMachine):
     def end(self, index: int) -> None:
         """Somebody ends the session."""
         self.which(index).end()
+
+    @rule(index=st.integers(0, 1), who=st.integers(0, 1))
+    def refreshed(self, index: int, who: int) -> None:
+        """The session timer of one side runs down."""
+        session, leg = self.where(index, who)
+        if leg.state is State.TALKING and session.pair:
+            session.refresh(leg)
+
+    @rule(index=st.integers(0, 1))
+    def transparent(self, index: int) -> None:
+        """Challenges pass from now on."""
+        self.where(index, 0)[1].flags.add(TRANSPARENT)
 
     @invariant()
     def over_once(self) -> None:
