@@ -110,6 +110,11 @@ class Remote:
         return self._deliveries.count + len(self._up) + len(self._kept)
 
     @property
+    def useless(self) -> bool:
+        """Whether it can be forgotten: it is not connected, and nothing waits for it. Strangers can make us look for any name."""
+        return self.state in ("idle", "down") and not self.pending and not self._watcher.waits(self.key)
+
+    @property
     def proof(self) -> str:
         """How we have shown who we are."""
         return "" if self.stream is None else self.stream.proof

@@ -95,9 +95,9 @@ class Server:
         found = self.remotes.get((ours, theirs))
         if found is None:
             if len(self.remotes) >= MOST_REMOTES:
-                key = next((key for key, each in self.remotes.items() if each.state == "idle" and not each.pending), None)
+                key = next((key for key, each in self.remotes.items() if each.useless), None)
                 if key is not None:
-                    del self.remotes[key]
+                    self.remotes.pop(key).stop()
             found = Remote(self, ours, theirs)
             if len(self.remotes) >= MOST_REMOTES:
                 found.refuse("too many servers")

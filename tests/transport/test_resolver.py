@@ -125,6 +125,15 @@ class ResolveTests(Resolving):
         self.assertEqual(finished(self.resolver.resolve("sip.org", None, None)), found)
         self.assertEqual(self.resolver.total_queries.read(), 4)
 
+    def test_other_service(self) -> None:
+        """Another protocol's service: its SRV records, else the addresses of the name, of both families, with its port."""
+        done: list[Any] = []
+        Deferred.fromCoroutine(self.resolver.service("_xmpp-server._tcp", "host.org", 5269)).addCallback(done.append)
+        asked = self.say()
+        self.assertEqual(asked, ["SRV _xmpp-server._tcp.host.org", "A host.org", "AAAA host.org"])
+        self.assertEqual([(each.transport, each.port) for each in done[0]], [("tcp", 5269)] * len(done[0]))
+        self.assertEqual(done[0][0].host, "192.0.2.1")
+
     def test_port(self) -> None:
         """A port means addresses only."""
         done = self.start("host.org", 5090)

@@ -13,6 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from sipgw.sip.target import Question, Record, Srv, Target, service_targets
+from sipgw.xmpp import server as server_module
 from sipgw.xmpp.deliveries import Down
 from sipgw.xmpp.dialback import key_for, key_is_right
 from sipgw.xmpp.encryption import Encryption, is_for
@@ -344,6 +345,20 @@ class OutboundTests(Streams):
         stream, transport, _ = outbound(self)
         stream.dataReceived(HEAD.replace(" version='1.0'>", ">").encode())
         self.assertIn("<db:result", self.said(transport))
+
+    def test_most(self):
+        """A thousand servers are remembered; who cannot be reached makes room for the next."""
+        self.patch(server_module, "MOST_REMOTES", 3)
+        self.server.settings.peers = frozenset()
+        for number in range(5):
+            remote = self.server.remote("near.test", f"{number}.test")
+            remote.connect()
+            remote._failed("its name leads nowhere")
+        self.assertEqual([theirs for _, theirs in self.server.remotes], ["2.test", "3.test", "4.test"])
+        for remote in self.server.remotes.values():
+            remote.state = "up"
+        self.assertFalse(self.server.remote("near.test", "5.test").ready)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 3)
 
     def test_strangers(self):
         """Nothing is sent to servers that we do not speak with, or to ourselves."""
