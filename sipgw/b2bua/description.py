@@ -36,12 +36,16 @@ class Told:
     def fit(self, body: bytes, offer: bool) -> bytes:
         """``body`` as this side is to see it."""
         self.streams = 0
+        if not self.own:
+            self.last = body
+            return body
         described = SessionDescription.parse(body)
-        words = (described.session.value("o") or "").split()
-        if len(words) != 6 or not (words[2].isascii() and words[2].isdigit() and len(words[2]) <= 20):
+        if not self.origin:
+            self.origin, self.version = _origin(SessionDescription.parse(self.last)) or _origin(described) or ("", 0)
+        if not self.origin or _origin(described) is None:
             return body  # nobody could keep that straight
-        if not self.own or not self.origin:
-            self.origin, self.version, self.last = " ".join([*words[:2], *words[3:]]), int(words[2]), body
+        if not self.last:
+            self.last = body
             return body
         if offer:
             self._fill(described)
@@ -70,6 +74,14 @@ class Told:
         described = SessionDescription.parse(answer)
         del described.streams[count:]
         return described.write()
+
+
+def _origin(described: SessionDescription) -> tuple[str, int] | None:
+    """Who describes, and which version that is."""
+    words = (described.session.value("o") or "").split()
+    if len(words) != 6 or not (words[2].isascii() and words[2].isdigit() and len(words[2]) <= 20):
+        return None
+    return " ".join([*words[:2], *words[3:]]), int(words[2])
 
 
 def _refused(stream: Stream, session: Section) -> Stream:

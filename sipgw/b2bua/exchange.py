@@ -82,6 +82,7 @@ def refuse(session: Session, leg: Leg, token: Any) -> None:
 def _heard(session: Session, exchange: Exchange, status: int, response: Response | None) -> None:
     """Take a response to a re-INVITE of ours, a 2xx each time that it comes."""
     target = exchange.target
+    session = session.port.where(target, session)  # it may have gone back to the session that had lent it
     if response is not None and 200 <= status < 300 and target.dialog is not None:
         if exchange.answered is not None or target.exchange is not exchange:
             if exchange.acknowledged is not None or exchange.answered is None:  # repeated; or nobody waits for it any more
@@ -115,7 +116,7 @@ def _own_heard(session: Session, exchange: Exchange, status: int, response: Resp
 def _again(session: Session, exchange: Exchange) -> None:
     exchange.timer = None
     if exchange.target.exchange is exchange:
-        _send(session, exchange)
+        _send(session.port.where(exchange.target, session), exchange)
 
 
 def glare_delay(leg: Leg) -> float:

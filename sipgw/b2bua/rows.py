@@ -94,7 +94,7 @@ def leg_row(leg: Leg, session: str, module: str = "b2b_logic", more: Mapping[str
     if leg.said != NOTHING:
         keep["said"] = [leg.said.headers, leg.said.body.decode("utf-8", "surrogateescape"), leg.said.content_type]
     told = leg.told
-    if told.origin:
+    if told.last:
         keep["told"] = [told.origin, told.version, told.last.decode("utf-8", "surrogateescape"), told.own]
     if leg.avps:
         keep["avps"] = leg.avps

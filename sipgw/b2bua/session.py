@@ -276,13 +276,15 @@ class Session:
 
     def take(self, message: Message, leg: Leg) -> None:
         """Remember the session description that ``leg`` has sent."""
-        self._taken(message, leg, self.port.content(message, leg))
+        if message.body:
+            self._taken(message, leg, Content("", message.body, message.header("Content-Type") or ""))
 
     def fit(self, leg: Leg, content: Content, offer: bool = False) -> Content:
         """``content`` as ``leg`` is to see it."""
         if not is_sdp(content):
             return content
-        return replace(content, body=leg.told.fit(content.body, offer))
+        body = leg.told.fit(content.body, offer)
+        return content if body is content.body else replace(content, body=body)
 
     def convey(self, message: Message, source: Leg, target: Leg, offer: bool = False) -> Content:
         """What of a message of ``source`` goes to ``target``."""
@@ -295,7 +297,7 @@ class Session:
             return content
         body = source.told.cut(content.body) if isinstance(message, Response) else content.body
         source.said = Content("", body, content.content_type)
-        return replace(content, body=body)
+        return content if body is content.body else replace(content, body=body)
 
     # -- a leg that ends alone
 
