@@ -15,7 +15,7 @@ from sipgw.interfaces import Change, Database, Value
 MOST_ROWS = 20_000
 MOST_OCTETS = 64 << 20
 """What may wait for the database."""
-ROW = 1000
+ROW = 5000
 """What a row takes in memory beside its message, about."""
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,63}(\.[A-Za-z_][A-Za-z0-9_$]{0,63})?")
 

@@ -377,7 +377,7 @@ class WriterTests(CaptureCase):
         self.wired.clock.advance(10)
         self.assertEqual((len(self.rows()), self.statistic("capture_waiting")), (20, 0))
         self.assertLessEqual(max(self.db.batches), 5)
-        self.patch(writer, "MOST_OCTETS", 5000)
+        self.patch(writer, "MOST_OCTETS", 25_000)
         self.db.down = True
         for _ in range(30):
             self.come(framed())
