@@ -212,7 +212,7 @@ class B2bLogic(Bridging):
             callee.flags.add(NUMBERED)
         caller.contact_params = contact_params(request, entities.contact_params) or ""
         caller.token = context
-        callee.avps = run.avps
+        caller.avps = callee.avps = run.avps
         context.kept[KEPT] = run.keep()[KEPT] = session, caller
         self.add_session(session, routes, course)
         entities.add(session, caller, callee)

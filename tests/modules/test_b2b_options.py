@@ -154,6 +154,26 @@ class AnsweredTests(Chosen):
         self.reply(bye, 200, BOB)
         self.gone()
 
+    def test_avps(self) -> None:
+        """The AVPs that the script had when the call began are credentials for either side."""
+        names = "".join(
+            f'modparam("uac_auth", "auth_{what}_avp", "$avp({what})")\n' for what in ("username", "realm", "password")
+        )
+        self.serve(
+            '$avp(username) = "her"; $avp(realm) = "bob"; $avp(password) = "x"; b2b_init_request("top hiding");',
+            f'loadmodule "uac_auth.so"\n{names}',
+        )
+        self.talk()
+        for port, other in ((ALICE, BOB), (BOB, ALICE)):
+            self.within("INFO", port)
+            (first,) = self.sent(other)
+            self.reply(first, 401, other, more=WANTS)
+            (again,) = self.sent(other)
+            self.assertIn('username="her"', again.header("Authorization"))
+            self.reply(again, 200, other)
+            self.assertEqual(self.said(port), ["200 INFO"])
+        self.hang_up(BOB)
+
     def test_bye_of_callee(self) -> None:
         """Alice's side may ask, too."""
         self.serve(params=self.PARAMS)
