@@ -5,29 +5,71 @@ A sipgw runs the script beside this file, next to a private Prosody; alice has a
     alice Hello         alice's phone writes to romeo
     romeo Hello back    romeo writes to alice
     away    here        romeo goes away, and comes back: alice's phone shows it
+    busy    free        alice is busy, and no more: romeo's client shows it
     stop    start       the XMPP server goes away, and comes back
     quit
 
-With ``DEMO_ONCE=1`` a message goes each way by itself, and a change of presence; the status is 0 if they arrived."""
+With ``DEMO_ONCE=1`` a message and a change of presence go each way by themselves; the status is 0 if they arrived."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from examples.stage import TEXT, Demo, Phone, run, say
-from sipgw.sip.message import Request, Response
-from sipgw.sip.pidf import PIDF, Pidf
+from sipgw.sip.dialog import Dialog
+from sipgw.sip.message import Request, Response, parse
+from sipgw.sip.pidf import PIDF, Pidf, Tuple
+from sipgw.sip.replies import respond_to
 from tests.servers.prosody import DOMAIN, missing, prosody
 from tests.xmpp.rig import Jabber
 
 ROMEO = f"sip:romeo@{DOMAIN}"
+NS = "{jabber:client}"
 
 
 class Watching(Phone):
-    """alice's phone: writes to romeo, and shows whether he is there."""
+    """alice's phone: writes to romeo, shows whether he is there, and tells who subscribes whether she is busy."""
 
     shown = ""
     """What it shows of romeo."""
+    be = ""
+    """What it says of alice."""
+
+    def __init__(self, name: str, domain: str, server: int) -> None:
+        super().__init__(name, domain, server)
+        self.watchers: dict[str, Dialog] = {}
+        """Who has subscribed to alice, by Call-ID."""
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        """Take a message; here, a subscription, its refresh or its end (RFC 6665 4.2)."""
+        request = parse(datagram)
+        if not isinstance(request, Request) or request.method != "SUBSCRIBE":
+            super().datagramReceived(datagram, addr)
+            return
+        transport: Any = self.transport
+        call_id, expires = request.call_id, min(600, 600 if request.expires is None else request.expires)
+        dialog = self.watchers.setdefault(call_id, Dialog.as_uas(request, f"pa{call_id[:6]}"))
+        headers = self.contact.replace("Expires: 3600", f"Expires: {expires}")
+        transport.write(respond_to(request, 200, "OK", to_tag=dialog.id.local_tag, headers=headers, record_route=True), addr)
+        self.tell(call_id, f"active;expires={expires}" if expires else "terminated;reason=timeout")
+        if not expires:
+            del self.watchers[call_id]
+
+    def tell(self, call_id: str, state: str = "active;expires=600") -> None:
+        """Send a NOTIFY."""
+        transport: Any = self.transport
+        self.number += 1
+        body = Pidf("pres:alice@sip.test", [Tuple("phone", True, self.be)]).write()
+        headers = f"{self.contact.partition('Expires')[0]}Event: presence\r\nSubscription-State: {state}\r\n"
+        via = f"SIP/2.0/UDP 127.0.0.1:{transport.getHost().port};branch=z9hG4bKalice{self.number}"
+        data = self.watchers[call_id].request("NOTIFY", via, headers=headers, body=body, content_type=PIDF)
+        transport.write(data, ("127.0.0.1", self.server))
+
+    def show_as(self, word: str) -> None:
+        """alice does something else."""
+        self.be = word
+        for call_id in self.watchers:
+            self.tell(call_id)
 
     def answered(self, response: Response) -> None:
         """Show what became of a text."""
@@ -65,7 +107,7 @@ class Client(Jabber):
         super().outReceived(data)
         for each in self.stanzas[known:]:
             if each.tag == "{jabber:client}presence" and (each.get("from") or "").startswith("alice@sip.test/"):
-                say(f"  romeo's client: alice is {each.get('type', 'available')}")
+                say(f"  romeo's client: alice is {each.get('type') or each.findtext(f'{NS}show') or 'available'}")
         for text in self.bodies()[before:]:
             say(f"  romeo's client: alice writes: {text}")
 
@@ -110,7 +152,7 @@ class JabberDemo(Demo):
         say(f"alice@sip.test has a SIP phone (127.0.0.1:{self.port}); romeo@{DOMAIN} has a Jabber client")
 
     async def once(self) -> None:
-        """Play a message each way."""
+        """Play a message and a change of presence each way."""
         text = "Hello from SIP \U0001f600 <&>"
         say(f"alice -> romeo: {text}")
         number = self.phone.text(text)
@@ -123,7 +165,10 @@ class JabberDemo(Demo):
         say("romeo goes away")
         self.romeo.send("<presence><show>away</show></presence>")
         await self.until(lambda: self.phone.shown == "away", "alice's phone shows romeo as away")
-        await self.until(lambda: self.romeo.saying(".[@from='alice@sip.test/sip']"), "romeo sees that alice has a phone")
+        await self.until(lambda: self.romeo.saying(".[@from='alice@sip.test/tphone']"), "romeo sees that alice is there")
+        say("alice is busy")
+        self.phone.show_as("dnd")
+        await self.until(lambda: self.romeo.saying(f"./{NS}show[.='dnd']"), "romeo's client shows alice as busy")
 
     def line(self, line: str) -> None:
         """Do what a person wrote."""
@@ -136,12 +181,14 @@ class JabberDemo(Demo):
             self.romeo.send("<presence><show>away</show></presence>")
         elif who == "here":
             self.romeo.send("<presence/>")
+        elif who in ("busy", "free"):
+            self.phone.show_as("dnd" if who == "busy" else "")
         elif who == "stop":
             prosody().kill()
         elif who == "start":
             prosody().start()
         elif who:
-            say("Write: alice Hello    or: romeo Hello back    or: away, here    or: stop, start (the XMPP server)    or: quit")
+            say("Write: alice Hello    or: romeo Hello back    or: away, here, busy, free    or: stop, start    or: quit")
 
     async def stop(self) -> None:
         """End the client, too."""

@@ -35,6 +35,8 @@ class Rows:
         self.database = database
         self._waiting: dict[tuple[str, str], Change] = {}
         self._busy = False
+        self._away = False
+        """The last batch failed."""
         self._idle: list[Deferred[None]] = []
 
     def watcher(self, pair: Pair, state: str, shown: str) -> None:
@@ -67,8 +69,10 @@ class Rows:
             keys = list(self._waiting)[:BATCH]
             changes = [self._waiting.pop(key) for key in keys]
             try:
+                self._away = False
                 await self.database.batch(changes)
             except DatabaseError as error:
+                self._away = True
                 for key, change in zip(keys, changes, strict=True):
                     self._waiting.setdefault(key, change)
                 self.user.log_rarely("xmpp rows", -1, f"pua_xmpp: who watches whom is not noted: {error}")
@@ -85,7 +89,7 @@ class Rows:
 
     async def flush(self) -> None:
         """Wait until all is written, or cannot be."""
-        if self._busy:
+        if self._busy and not self._away:
             done: Deferred[None] = Deferred()
             self._idle.append(done)
             await done

@@ -304,11 +304,11 @@ class Watchers:
             return
         wanted = {} if gone else self._wanted(pair, found)
         before = set(found.shown)
-        for name in sorted(before - wanted.keys()):
-            self._tell(pair, Tuple(name, False))
         for name, each in wanted.items():
             if anew or found.shown.get(name) != each:
                 self._tell(pair, each._replace(id=name))
+        for name in sorted(before - wanted.keys()):  # last, so that nobody seems to be gone in between
+            self._tell(pair, Tuple(name, False))
         if anew and not wanted and not before:
             self._tell(pair, Tuple(RESOURCE, False))
         found.shown = dict(wanted)
