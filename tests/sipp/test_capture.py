@@ -95,7 +95,11 @@ def capture_server(directory: Path) -> tuple[Child, int, str]:
     config = directory / "capture.cfg"
     config.write_text(text.replace("/var/lib/sipgw/captured.db", str(file)))
     child = twistd(["sipgw", "-c", str(config)], directory / "capture")
-    wait_for(lambda: "listens on" in child.text() and bound(port), "the capture server starts", child)
+    try:
+        wait_for(lambda: "listens on" in child.text() and bound(port), "the capture server starts", child)
+    except AssertionError:
+        child.kill()
+        raise
     return child, port, str(file)
 
 
