@@ -32,19 +32,22 @@ def describe(command: Command) -> dict[str, Any]:
 def read_words(described: Mapping[str, Any], words: Sequence[str]) -> list[Any] | dict[str, Any]:
     """The parameters that ``words`` give; ``ValueError`` if they are neither all named nor all unnamed.
 
-    A list is written ``a,b,c`` or as JSON; unnamed ones beyond the last parameter belong to its list."""
+    A list is written ``a,b,c`` or as JSON; unnamed ones beyond the last parameter belong to its list, where no
+    recipe has as many."""
     kinds = {each["name"]: each["kind"] for each in described["parameters"]}
     named = {found[1]: found[2] for found in map(_NAMED.fullmatch, words) if found is not None and found[1] in kinds}
     if words and len(named) == len(words):
         return {name: _value(kinds[name], text) for name, text in named.items()}
     if named:
         raise ValueError("name all parameters, or none")
+    fitting = next((recipe for recipe in described["recipes"] if len(recipe) == len(words)), None)
+    if fitting is not None:
+        return _positional(kinds, fitting, words)
     for recipe in described["recipes"]:
         if recipe and kinds[recipe[-1]] == ArgumentKind.LIST.value and len(words) > len(recipe):
             count = len(recipe) - 1
             return [*_positional(kinds, recipe, words[:count]), list(words[count:])]
-    fitting = next((recipe for recipe in described["recipes"] if len(recipe) == len(words)), None)
-    return list(words) if fitting is None else _positional(kinds, fitting, words)
+    return list(words)
 
 
 def _positional(kinds: Mapping[str, str], recipe: Sequence[str], words: Sequence[str]) -> list[Any]:

@@ -24,6 +24,10 @@ class Sample(Module):
     def many(self, first: str, texts: list[str]) -> None:
         """Take many."""
 
+    @mi(recipes=(("first", "texts"), ("first", "second", "third")))
+    def either(self, first: str, second: str = "", third: str = "", texts: list[str] | None = None) -> None:
+        """Take many, or three."""
+
     @mi()
     def any(self, value: Any) -> None:
         """Take anything."""
@@ -50,6 +54,10 @@ class WordTests(SynchronousTestCase):
             ("any", ["plain"], ["plain"]),
         ):
             self.assertEqual(read_words(self.described[name], words), expected, words)
+        for words, expected in (
+            (["a", "b"], ["a", ["b"]]), (["a", "b", "c"], ["a", "b", "c"]), (["a", "b", "c", "d"], ["a", ["b", "c", "d"]]),
+        ):
+            self.assertEqual(read_words(self.described["either"], words), expected)
         with self.assertRaises(ValueError):
             read_words(self.described["set"], ["key=a", "5"])
 

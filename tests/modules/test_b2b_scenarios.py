@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sipgw.sip.message import Request
-from tests.modules.calls import ALICE, BOB, CAROL
+from tests.modules.calls import ALICE, BOB, CAROL, DAVE
+from tests.modules.test_b2b_bridge import Dialog, port_of, sdp
 from tests.modules.test_b2b_logic import SDP, Back
 from tests.modules.test_b2b_store import StoredBack
 from tests.proxy.rig import request, response
@@ -264,22 +265,40 @@ class FileTests(Scenario):
         self.gone()
 
     def test_media(self) -> None:
-        """Who asks is kept and hears the media server meanwhile."""
-        self.serve(f'b2b_init_scenario("own", "sip:b@127.0.0.1:{BOB}");', param(self.write(self.TEXT)))
-        self.talk()
-        self.within("OPTIONS", ALICE)
-        heard = self.sent(ALICE)
-        self.assertEqual([each.method for each in heard if isinstance(each, Request)], ["INVITE"])
-        (again,) = [each for each in heard if isinstance(each, Request)]
-        self.reply(again, 200, ALICE, sdp=SDP % "alice", more=f"Contact: <sip:alice@127.0.0.1:{ALICE}>\r\n")
-        (media,) = self.sent(CAROL)
-        self.assertEqual(media.uri, "sip:m@127.0.0.1:7003")
-        self.command("b2b_logic:terminate_call", key=self.command("b2b_logic:list")[0]["key"])
-        self.wait(40)
-        for port in (ALICE, BOB, CAROL):
-            self.sent(port)
-        self.wait(200)
-        self.sent(CAROL)
+        """Who asks is kept and hears the media server, until the third one has answered; the next state counts from then on."""
+        text = self.TEXT.replace("sip:m@127.0.0.1:7003", f"sip:m@127.0.0.1:{DAVE}")
+        self.serve(f'b2b_init_scenario("own", "sip:b@127.0.0.1:{BOB}");', param(self.write(text)))
+        alice, bob, carol, dave = (
+            Dialog(self, port, name)  # type: ignore[arg-type]
+            for port, name in ((ALICE, "alice"), (BOB, "bob"), (CAROL, "carol"), (DAVE, "dave"))
+        )
+        alice.call("sip:bob@example.org", sdp("alice", 1000))
+        bob.called(bob.one("INVITE"))
+        bob.answer(bob.invite, 200, text=sdp("bob", 2000))
+        alice.got()
+        alice.send("ACK", number=1)
+        bob.got()
+        alice.send("OPTIONS")
+        self.wait(0.01)
+        answered, asked = alice.got()
+        self.assertEqual((answered.status, asked.method, asked.body), (200, "INVITE", b""))
+        alice.answer(asked, 200, text=sdp("alice", 1002, 2))
+        dave.called(dave.one("INVITE"))
+        self.assertEqual(port_of(dave.invite), 1002)
+        dave.answer(dave.invite, 200, text=sdp("dave", 4000))
+        self.assertEqual((port_of(alice.one("ACK")), dave.words(), self.state()), (4000, ["ACK"], None))
+        carol.called(carol.one("INVITE"))
+        carol.answer(carol.invite, 180)
+        carol.answer(carol.invite, 200, text=sdp("carol", 3000))
+        again = alice.one("INVITE")
+        self.assertEqual(port_of(again), 3000)
+        alice.answer(again, 200, text=sdp("alice", 1004, 3))
+        self.assertEqual((port_of(carol.one("ACK")), alice.words(), self.state()), (1004, ["ACK"], 3))
+        for left in (bob, dave):
+            left.answer(left.one("BYE"), 200)
+        carol.send("BYE")
+        alice.answer(alice.one("BYE"), 200)
+        self.assertEqual(carol.words(), ["200 BYE"])
         self.gone()
 
     def test_misuse(self) -> None:
