@@ -1,4 +1,4 @@
-"""Calls through the script of ``examples/b2bua.cfg``; sipp plays both sides."""
+"""Calls through the scripts of ``examples/b2bua*.cfg``; ``test_b2b_calls.py`` has all else that may happen."""
 
 from pathlib import Path
 
@@ -40,14 +40,6 @@ class BackToBackTests(SippTestCase):
         port = str(self.server.port)
         self.play("callee-hidden-from", "caller-talks", server=port, contact=f"{HOST}:{port}", call_id="B2B")
         self.play("callee-hangs-up", "caller-hears-bye")
-
-    def test_cancel(self):
-        """A caller who gives up while it rings."""
-        callee = self.sipp("callee-rings-in-vain", port=self.next_hop)
-        caller = self.calling("caller-gives-up", reply_route="false")
-        caller.finish()
-        callee.finish()
-        self.assertNotIn("bug", self.server.child.text())
 
 
 class TransferTests(SippTestCase):
