@@ -8,10 +8,12 @@ else can."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sipgw.b2bua.port import Content
+from sipgw.sip.body import MediaType, Multipart, Part
+from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.sdp import Section, SessionDescription, Stream
 
 SDP: Final = "application/sdp"
@@ -20,6 +22,34 @@ SDP: Final = "application/sdp"
 def is_sdp(content: Content) -> bool:
     """Whether its body is a session description."""
     return bool(content.body) and content.content_type.partition(";")[0].strip().lower() == SDP
+
+
+def description_of(content: Content) -> bytes:
+    """The session description in it, alone or as a part among others; nothing if there is none."""
+    if not content.body or is_sdp(content):
+        return content.body
+    found = _parts(content)
+    return b"" if found is None else found[1].body
+
+
+def with_description(content: Content, body: bytes) -> Content:
+    """``content`` with another session description in the place of its own."""
+    found = None if is_sdp(content) else _parts(content)
+    if found is None:
+        return replace(content, body=body)
+    found[1].body = body
+    return replace(content, body=found[0].write())
+
+
+def _parts(content: Content) -> tuple[Multipart, Part] | None:
+    """A multipart body, and the part of it that is a session description."""
+    if content.content_type[:10].lower() != "multipart/":
+        return None
+    try:
+        whole = Multipart.parse(content.body, MediaType.parse(content.content_type).boundary or "")
+        return next(((whole, part) for part in whole.parts if part.media_type.matches(SDP)), None)
+    except MalformedMessage:
+        return None
 
 
 @dataclass(slots=True)

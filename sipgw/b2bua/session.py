@@ -16,11 +16,11 @@ the ACK."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from sipgw.b2bua import bridge, exchange, transparent
-from sipgw.b2bua.description import is_sdp
+from sipgw.b2bua.description import SDP, description_of, with_description
 from sipgw.b2bua.legs import Do, Event, Leg, Role, State
 from sipgw.b2bua.port import ACK_PATIENCE, NOTHING, Content, Logic, Port
 from sipgw.sip.dialog import Dialog
@@ -281,10 +281,11 @@ class Session:
 
     def fit(self, leg: Leg, content: Content, offer: bool = False) -> Content:
         """``content`` as ``leg`` is to see it."""
-        if not is_sdp(content):
+        described = description_of(content)
+        if not described:
             return content
-        body = leg.told.fit(content.body, offer)
-        return content if body is content.body else replace(content, body=body)
+        body = leg.told.fit(described, offer)
+        return content if body is described else with_description(content, body)
 
     def convey(self, message: Message, source: Leg, target: Leg, offer: bool = False) -> Content:
         """What of a message of ``source`` goes to ``target``."""
@@ -293,11 +294,12 @@ class Session:
 
     @staticmethod
     def _taken(message: Message, source: Leg, content: Content) -> Content:
-        if not is_sdp(content) or message.method not in DESCRIBING:
+        described = description_of(content) if message.method in DESCRIBING else b""
+        if not described:
             return content
-        body = source.told.cut(content.body) if isinstance(message, Response) else content.body
-        source.said = Content("", body, content.content_type)
-        return content if body is content.body else replace(content, body=body)
+        body = source.told.cut(described) if isinstance(message, Response) else described
+        source.said = Content("", body, SDP)
+        return content if body is described else with_description(content, body)
 
     # -- a leg that ends alone
 

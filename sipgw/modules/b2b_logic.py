@@ -451,10 +451,12 @@ class B2bLogic(Bridging):
 
     @mi("list", alias="b2b_list")
     def list_sessions(self) -> list[dict[str, Any]]:
-        """``b2b_logic:list``: the sessions that there are, each with its two entities."""
+        """``b2b_logic:list``: the sessions that there are, each with its entities: first the two that talk. ``bridge``: how far
+        a bridge is."""
         return [
             {
                 "key": session.key, "scenario": session.scenario or TOP_HIDING,
+                **({} if session.bridge is None else {"bridge": session.bridge.stage.value}),
                 "entities": [self.b2b_entities.describe(leg) for leg in session.legs],
             }
             for session in self.sessions.values()

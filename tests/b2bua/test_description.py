@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from sipgw.b2bua.description import Told, held, is_sdp, on_hold
+from sipgw.b2bua.description import Told, description_of, held, is_sdp, on_hold, with_description
+from sipgw.b2bua.port import Content
 from sipgw.sip.sdp import SessionDescription
 
 AUDIO = "m=audio 4000 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n"
@@ -74,3 +75,13 @@ class ToldTests(SynchronousTestCase):
         self.assertEqual((streams[0].formats, streams[0].attributes("rtpmap")), (["0", "101"], ["101 telephone-event/8000"]))
         self.assertTrue(is_sdp(content))
         self.assertFalse(is_sdp(held(b"")))
+
+    def test_among_others(self) -> None:
+        """A description may be one part of a body; the other parts stay. What cannot be read has none."""
+        body = b"--x\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n--x\r\nContent-Type: text/plain\r\n\r\nhi\r\n--x--\r\n"
+        content = Content("", body, "multipart/mixed;boundary=x")
+        self.assertEqual(description_of(content), b"v=0")
+        self.assertEqual(with_description(content, b"v=1").body, body.replace(b"v=0", b"v=1"))
+        self.assertEqual(with_description(Content("A: b", b"v=0", "application/SDP; x=y"), b"v=1").body, b"v=1")
+        for kind in ("multipart/mixed", "multipart/mixed;boundary=y", "text/plain", ""):
+            self.assertEqual(description_of(Content("", body, kind)), b"", kind)

@@ -461,7 +461,7 @@ class SessionTests(SynchronousTestCase):
 
     def test_everything(self) -> None:
         """Every message at every state."""
-        size = 20000 if NIGHTLY else 150
+        size = 6000 if NIGHTLY else 150
         run_state_machine_as_test(
             Calling, settings=settings(max_examples=size, stateful_step_count=40, derandomize=not NIGHTLY, deadline=None)
         )

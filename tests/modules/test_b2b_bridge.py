@@ -404,6 +404,8 @@ class FlagTests(Bridged):
         self.carol.called(self.carol.one("INVITE"))
         self.carol.answer(self.carol.invite, 180)
         self.alice.got(), self.bob.got()
+        (session,) = self.command("b2b_logic:list")
+        self.assertEqual((session["bridge"], [leg["id"] for leg in session["entities"]]), ("calling", ["in", "third", "out"]))
         for who in (self.alice, self.bob):
             who.send("INVITE", text=sdp(who.name, 1, 5))
             self.assertEqual(who.words()[-1], "491 INVITE")
