@@ -4,8 +4,8 @@
 ``E_UA_SESSION``; requests but BYE wait until somebody answers them with ``reply``, and whoever waits in vain for ``PATIENCE``
 seconds is told 500. A 2xx that comes is acknowledged at once, unless letter ``d`` leaves that to ``update("ACK")``.
 
-The letters are those of OpenSIPS: ``a`` ACKs are told, ``r`` responses are told, ``d`` no ACK of our own, ``h`` and ``b`` headers
-and body go into the event, ``n`` the INVITE that began the call is not told."""
+The letters are those of OpenSIPS: ``a`` ACKs are told, ``r`` nothing (responses are told always), ``d`` no ACK of our own, ``h``
+and ``b`` headers and body go into the event, ``n`` the INVITE that began the call is not told."""
 
 from __future__ import annotations
 
@@ -412,9 +412,9 @@ class OwnSession:
     # -- answers to what we said
 
     def _answered(self, method: str, status: int, response: Response | None) -> None:
-        if "r" in self.letters:
-            kind = Kind.EARLY if status < 200 else Kind.ANSWERED if status < 300 else Kind.REJECTED
-            self.tell(self, kind, method, response, status)
+        # COMPAT: whether letter r was written or not, as OpenSIPS does
+        kind = Kind.EARLY if status < 200 else Kind.ANSWERED if status < 300 else Kind.REJECTED
+        self.tell(self, kind, method, response, status)
 
     def _answer(self, method: str, status: int, response: Response | None) -> None:
         status = status or 403

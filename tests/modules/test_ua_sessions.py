@@ -334,13 +334,14 @@ class ClientTests(Own):
         self.assertEqual(self.told(), ["ANSWERED UAC INFO 200 Reason", "TERMINATED UAC BYE 0"])
         self.gone()
 
-    def test_replies_are_told_if_wanted(self) -> None:
-        """Without ``r`` nobody hears of a reply."""
+    def test_replies_are_told(self) -> None:
+        """Without ``r`` they are told as well."""
         self.serve()
         invite = self.call(flags="a")
         self.reply(invite, 180)
         self.reply(invite, 486)
-        self.assertEqual((self.said(BOB), self.told()), (["ACK"], []))
+        told = ["EARLY UAC INVITE 180 Reason", "REJECTED UAC INVITE 486 Reason"]
+        self.assertEqual((self.said(BOB), self.told()), (["ACK"], told))
         self.gone()
 
     def test_ack_of_our_own(self) -> None:
