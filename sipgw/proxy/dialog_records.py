@@ -91,6 +91,10 @@ class Records:
         ends = round(self._now() + call.ends - self._clock(), 1)
         if before and abs(before["ends"] - ends) < JITTER:
             ends = before["ends"]
+        caller, callee = self._write_leg(call.caller), self._write_leg(call.winner)
+        if before:
+            for side, leg in (("caller", caller), ("callee", callee)):  # each server has its own: the first one's are told
+                leg["socket"], leg["socket_tag"] = before[side]["socket"], before[side]["socket_tag"]
         return {
             "number": call.number, "call_id": call.call_id, "state": int(call.state), "created": call.created,
             "started": call.started, "lifetime": call.lifetime, "ends": ends,
@@ -98,7 +102,7 @@ class Records:
             "delete_delay": call.delete_delay, "options_interval": call.options_interval,
             "reinvite_interval": call.reinvite_interval, "values": dict(call.values), "marks": sorted(call.marks),
             "profiles": [list(each) for each in call.profiles], "routes": dict(call.routes), "tag": call.tag_of_sharing,
-            "caller": self._write_leg(call.caller), "callee": self._write_leg(call.winner),
+            "caller": caller, "callee": callee,
         }
 
     def _write_leg(self, leg: Leg) -> Record:

@@ -47,6 +47,8 @@ LATE: Final = 2.0
 """Seconds after which whoever is not the owner of a call looks again whether that has ended it."""
 AFTERWARDS: Final = 600
 """Seconds for which a record stays after the end of the call's time."""
+REMEMBERED: Final = 60.0
+"""Seconds for which it is remembered here that a call is over."""
 CHUNK: Final = 200
 """Records that are read at a time."""
 
@@ -141,12 +143,19 @@ class DialogSharing:
         self._stopped = False
         self._late: Deadlines[Call] = Deadlines(self._user.clock, self._user.after, self._look_again)
         self.syncing = False
+        self._sync_again = False
+        self._over: dict[int, float] = {}
+        """Calls of which was heard that they are over, each with the monotonic second: what was read before comes too late."""
+        self._ending: set[int] = set()
+        """Calls that have ended here, of which the others are yet to be told."""
 
     # -- what the follower tells and asks (``following.Sharing``)
 
     def changed(self, call: Call) -> None:
         """Something of a call has changed that the others must know."""
         if call.state >= State.ANSWERED:
+            if call.state is State.DELETED and KEPT in call.kept:
+                self._ending.add(call.number)
             self._changed[call] = None
             self._wake()
 
@@ -269,14 +278,19 @@ class DialogSharing:
             record = {} if over else self._records.write(call, version.base)
             answer = await self._script(call, version, "now" if over else "", record)
             if answer == "over":
-                if not over:
+                if over:
+                    self._note_over(call.number)
+                else:
                     self.gone(call)
                 return
             if isinstance(answer, int):
                 counted = self._counted
                 counter = counted.delete_sent if over else counted.update_sent if version.number else counted.create_sent
                 counter.value += 1
-                version.number, version.base = answer, record
+                if over:
+                    self._note_over(call.number)
+                elif answer > version.number:  # else a newer one, made of it, has been heard of meanwhile
+                    version.number, version.base = answer, record
                 return
             if not over:
                 self._learn(call, version, str(answer))
@@ -313,7 +327,7 @@ class DialogSharing:
 
     def _resumed(self) -> None:
         """Messages may have been missed."""
-        if self._auto:
+        if self._auto and not self._stopped:
             self._user.launch(self._sync_safely())
 
     def _back(self) -> None:
@@ -339,13 +353,24 @@ class DialogSharing:
         if record:
             self._take(int(number), int(head), record)
             return
+        self._note_over(int(number))
         call = self._follower.calls.by_number(int(number))
         if call is not None and call.state is not State.DELETED:
             self._counted.delete_recv.value += 1
             self.gone(call)
 
+    def _note_over(self, number: int) -> None:
+        now = self._user.clock()
+        self._ending.discard(number)
+        self._over.pop(number, None)
+        self._over[number] = now
+        while self._over[first := next(iter(self._over))] < now - REMEMBERED:
+            del self._over[first]
+
     def _take(self, id_: int, number: int, text: str) -> None:
         """Learn of a version of a call."""
+        if id_ in self._over or id_ in self._ending:
+            return
         call = self._follower.calls.by_number(id_)
         version: Version | None = None if call is None else call.kept.get(KEPT)
         if version is not None and version.epoch == self._meeting.epoch and version.number >= number:
@@ -365,7 +390,7 @@ class DialogSharing:
             else:
                 version = self._version(call)
                 version.home = home
-                mine = self._records.write(call, version.base) if call in self._changed else theirs
+                mine = self._records.write(call, version.base)  # it may have changed here, and be on its way
                 self._counted.update_recv.value += 1
                 self._apply(call, merge(version.base or mine, mine, theirs))
         except (ValueError, KeyError, TypeError) as error:
@@ -381,6 +406,7 @@ class DialogSharing:
 
     def gone(self, call: Call) -> None:
         """Another server has ended it."""
+        self._note_over(call.number)
         self._changed.pop(call, None)
         self._follower.gone(call)
 
@@ -391,16 +417,24 @@ class DialogSharing:
             await self.sync()
         except RedisFault as error:
             self._user.log_rarely("shared dialogs", -1, f"dialog: the calls of other servers cannot be read: {error}")
+            if not self._stopped:
+                self._user.after(RETRY, lambda _now: self._resumed())
 
     async def sync(self, tag: str | None = None) -> int:
         """Read what others have changed that has not been heard of; how many calls. ``tag``: only those with that sharing tag."""
+        self._sync_again = True
         if self.syncing:
-            return 0
+            return 0  # whoever reads just now reads once more: what was missed may stand where he has read already
         self.syncing = True
+        count = 0
         try:
-            return await self._sync(tag)
+            while self._sync_again:
+                self._sync_again = False
+                count += await self._sync(tag)
+                tag = None
         finally:
             self.syncing = False
+        return count
 
     async def _sync(self, tag: str | None) -> int:
         key, epoch = self._meeting.key, self._meeting.epoch

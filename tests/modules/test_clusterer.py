@@ -56,8 +56,8 @@ class Peer:
             self.server.user._wake.cancel()
 
 
-class MeetingTests(TestCase):
-    """Members of cluster 1."""
+class Together(TestCase):
+    """Servers and a Redis."""
 
     timeout = 40
 
@@ -68,16 +68,6 @@ class MeetingTests(TestCase):
         self.redis.restore()
         self.redis.ask("FLUSHALL")
         self.addCleanup(self.redis.restore)
-
-    async def peer(self, node: int, *tags: str) -> Peer:
-        made = Peer(self.redis.url, node, *tags)
-        self.addCleanup(lambda: self.until(lambda: True, pause=0.05))
-        self.addCleanup(lambda: self.ended(made))
-        await made.start()
-        return made
-
-    async def ended(self, peer: Peer) -> None:
-        await peer.stop()
 
     async def until(self, true: Callable[[], bool], pause: float = 0.02) -> None:
         """Wait for it."""
@@ -93,6 +83,20 @@ class MeetingTests(TestCase):
 
         clock: Any = reactor
         await deferLater(clock, seconds, lambda: None)
+
+
+class MeetingTests(Together):
+    """Members of cluster 1."""
+
+    async def peer(self, node: int, *tags: str) -> Peer:
+        made = Peer(self.redis.url, node, *tags)
+        self.addCleanup(lambda: self.until(lambda: True, pause=0.05))
+        self.addCleanup(lambda: self.ended(made))
+        await made.start()
+        return made
+
+    async def ended(self, peer: Peer) -> None:
+        await peer.stop()
 
     async def test_tags(self) -> None:
         """A tag is active at one server, whoever took it last; the others hear at once, and say why."""
