@@ -236,7 +236,7 @@ class Gatewayed(TestCase):
             wait = self.reactor.seconds() + 1.0
             while self.reactor.seconds() < wait:
                 for response in list(self.phone.responses):
-                    if response.cseq.number == number and response.status >= 200:
+                    if (response.cseq.number, response.call_id) == (number, call_id or f"c{number}") and response.status >= 200:
                         return response
                 await self.turn()
         self.fail(f"no answer to {method}\n{self.child.text()[-3000:]}")
