@@ -51,6 +51,9 @@ def missing() -> str:
 class Ejabberd(PrivateServer):
     """One ejabberd with romeo's account."""
 
+    patience = 60.0
+    """Erlang takes its time where many things run."""
+
     def __init__(self) -> None:
         directory = folder("ejabberd")
         self.clients, self.components = free_port(), free_port()

@@ -38,6 +38,8 @@ class PrivateServer:
     """One server process; ``command`` runs it in the foreground, ``ready()`` says whether it serves, ``owner`` is the user that
     it runs as if not ours."""
 
+    patience = PATIENCE
+
     def __init__(
         self, name: str, command: Sequence[str], directory: Path, ready: Callable[[], bool], owner: str | None = None
     ) -> None:
@@ -77,7 +79,7 @@ class PrivateServer:
 
     def wait(self) -> None:
         """Wait until it serves."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + self.patience
         while not self._ready():
             if not self.running or time.monotonic() > end:
                 text = (self.directory / f"{self.name}.log").read_text(errors="replace")[-3000:]

@@ -1,0 +1,1 @@
+The module `xmpp`: `html` tells phones what Jabber users mark up; of messages that waited on disk one at a time is under way (`queue_window`), so at most one comes twice when sipgw or the server is killed.
