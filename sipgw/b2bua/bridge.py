@@ -118,6 +118,15 @@ def connect(session: Session, watcher: Leg | None = None) -> None:
     session.call(session.pair[0])
 
 
+def repair(session: Session) -> None:
+    """Join a pair anew of whom one was told what is not true any more."""
+    kept, new = session.pair if session.pair[1].role is Role.CLIENT else reversed(session.pair)
+    if new.role is Role.CLIENT and new.state is State.TALKING and new.exchange is None and can_begin(session, kept):
+        kept.told.own = new.told.own = True
+        session.bridge = Bridge(kept, new, before=list(session.pair))
+        _go_on(session, session.bridge)
+
+
 def retry(session: Session, new: Leg) -> bool:
     """Call ``new`` in the place of the one who has just refused; false if nobody has."""
     bridge = session.bridge
@@ -516,13 +525,16 @@ def _borrow(session: Session, bridge: Bridge) -> None:
 
 
 def _give_back(session: Session, bridge: Bridge) -> None:
-    """Give the legs back to their session; what has ended meanwhile ends there."""
+    """Give the legs back to their session; what has ended meanwhile ends there. One that is about to agree to what ``kept`` has
+    offered is joined anew."""
     lender = bridge.lender
     assert lender is not None
     session.aside = [leg for leg in session.aside if leg not in bridge.lent]
     caller, callee = lender.pair
     for leg in (caller, callee):
         session.port.move(leg, lender)
+        if leg.exchange is not None:
+            leg.exchange.stale = True
     bridge.lent = []
     bridge.lender = lender.lent_to = None
     if caller.state is State.INVITED and callee.state is State.TALKING:  # it was answered to us meanwhile

@@ -36,6 +36,8 @@ class Exchange:
     tries: int = 0
     answered: Response | None = None
     acknowledged: Content | None = None
+    stale: bool = False
+    """Whether what it has told the target is not true any more."""
     timer: Any = None
 
 

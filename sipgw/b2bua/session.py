@@ -254,8 +254,11 @@ class Session:
         if self.bridge is not None:
             bridge.asked(self, self.bridge, leg, status, response)
         elif leg.exchange is not None and 200 <= status < 300:
-            exchange.acknowledge(self, leg.exchange, NOTHING)
-            exchange.finish(leg.exchange)
+            its = leg.exchange
+            exchange.acknowledge(self, its, NOTHING)
+            exchange.finish(its)
+            if its.stale:
+                bridge.repair(self)
         else:
             self.dead(leg, status)
 

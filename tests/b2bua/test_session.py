@@ -208,7 +208,7 @@ class Calling(RuleBasedStateMachine):
 
     @initialize(
         steps=st.lists(st.sampled_from([3, 3, 3, 0, 1, 2, 4]), min_size=1, max_size=2), both=st.booleans(),
-        first=st.sampled_from(["", "bridge", "bridge", "bridge", "enters", "transfer", "transfer"]),
+        first=st.sampled_from(["", "bridge", "bridge", "bridge", "enters", "knock", "transfer", "transfer"]),
         flags=st.lists(st.booleans(), min_size=6, max_size=6), who=st.integers(0, 1), whom=st.integers(0, 1),
         many=st.integers(0, 7),
     )
@@ -218,7 +218,7 @@ class Calling(RuleBasedStateMachine):
     ) -> None:
         """A call, or two; they ring, are answered, acknowledged, have a re-INVITE on its way: or only some of that. Then a bridge
         begins, and gets so far as it does without trouble in ``many`` steps."""
-        for index, its in enumerate(steps):
+        for index, its in enumerate(steps if first != "knock" else [min(its, 1) for its in steps]):
             if both and not index:
                 session = Session(f"key{index}", [self.client(), self.client()], self.port)
                 self.sessions.append(session)
@@ -234,6 +234,8 @@ class Calling(RuleBasedStateMachine):
             self.bridge(0, who, flags[0], flags[1:5], flags[5])
         elif first == "enters" and flags is not None:
             self.enters(0, who, flags[0], flags[1], 0)
+        elif first == "knock" and flags is not None:
+            self.enters(0, 1, flags[0], True, 0)
         elif first == "transfer":
             self.transfer(who, whom)
         self.progress(many)

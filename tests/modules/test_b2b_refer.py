@@ -230,6 +230,28 @@ class ReferTests(Referring):
         self.assertEqual(second.words(), ["200 BYE"])
         self.both_end(self.alice, self.bob)
 
+    def test_attended_too_late(self) -> None:
+        """Alice hangs up while Carol has her offer: Bob and Carol talk on, and are joined anew."""
+        self.begin()
+        second = self.consult()
+        self.refer(to=f"sip:carol@example.org?{self.replaces(second)}")
+        self.notified(self.bob, "100 Trying")
+        self.alice.answer(self.alice.one("INVITE"), 200, text=sdp("alice", 1002, 2))
+        offered = self.carol.one("INVITE")
+        self.alice.send("BYE")
+        self.assertIn("200 BYE", self.alice.words())
+        for one in self.sent(BOB):
+            (self.bob if one.call_id == self.bob.call_id else second).answer(one, 200)
+        self.carol.answer(offered, 200, text=sdp("carol", 3002, 2))
+        self.assertEqual(self.carol.words(), ["ACK"])
+        second.answer(second.one("INVITE"), 200, text=sdp("bob2", 2004, 2))
+        again = self.carol.one("INVITE")
+        self.assertEqual(port_of(again), 2004)
+        self.carol.answer(again, 200, text=sdp("carol", 3004, 3))
+        self.assertEqual((port_of(second.one("ACK")), self.carol.words()), (3004, ["ACK"]))
+        self.talks(second, self.carol)
+        self.both_end(self.carol, second)
+
     def test_attended_while_it_rings(self) -> None:
         """Bob does not wait for Carol: when she answers she is asked for Alice; Bob's call to her ends unanswered."""
         self.begin()
