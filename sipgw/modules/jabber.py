@@ -88,7 +88,10 @@ class Jabber(Module):
     delay_time: int = param(90, "Seconds that a message waits until a room is entered")
     sleep_time: int = param(20, "Between looking for silent accounts", unused="an account goes offline when cache_time is over")
     check_time: int = param(20, "Between looking for dead workers", unused=_NO_WORKERS)
-    tls: str = param("optional", "TLS with the server is 'no', 'optional', 'required', or must be 'verified'", check=tls_word)
+    tls: str = param(
+        "optional", "TLS with the server is 'no', 'optional', 'required', or must be 'verified': only then a password is said plainly",
+        check=tls_word,
+    )
     tls_ca: str = param("", "A PEM file with authorities for 'verified'; empty: those that the system trusts")
     response_timeout: int = param(10, "Seconds that the server may take to deal with what it was sent")
 

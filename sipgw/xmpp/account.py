@@ -67,7 +67,8 @@ class _Client(TwistedProtocol):
         given, tls = account.credentials, account.settings.tls
         resource = account.settings.resource
         wanted = "required" if tls == "verified" else tls
-        self.stream = ClientStream(given.domain, given.user, given.password, resource, wanted, token_urlsafe(18))
+        nonce, proved = token_urlsafe(18), tls == "verified"  # then no octet is read before the certificate is
+        self.stream = ClientStream(given.domain, given.user, given.password, resource, wanted, nonce, proved)
         self.server_name = given.domain
         self.reason = ""
 

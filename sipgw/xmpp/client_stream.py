@@ -1,7 +1,8 @@
 """The stream of a Jabber user's client (RFC 6120), without a socket. Pure.
 
 ``open()`` are the octets that begin it; ``receive(data)`` gives what to send and what has come: ``Encrypt`` (then speak TLS and
-send ``secured()``), ``Ready``, stanzas, ``Ended``. A password is said by SCRAM, or plainly where nobody else can read it."""
+send ``secured()``), ``Ready``, stanzas, ``Ended``. A password is said by SCRAM, or plainly to a server that has proved by its
+certificate who it is: whoever stands between could offer nothing else."""
 
 from __future__ import annotations
 
@@ -33,9 +34,12 @@ class Ready(NamedTuple):
 
 
 class ClientStream:
-    """One login of ``user`` at ``domain``. ``tls``: "no", "optional" or "required"; ``nonce``: a new one for each stream."""
+    """One login of ``user`` at ``domain``. ``tls``: "no", "optional" or "required"; ``nonce``: a new one for each stream;
+    ``plain``: the password may be said once TLS is spoken."""
 
-    def __init__(self, domain: str, user: str, password: str, resource: str, tls: str, nonce: str) -> None:
+    def __init__(
+        self, domain: str, user: str, password: str, resource: str, tls: str, nonce: str, plain: bool = False
+    ) -> None:
         self.domain = domain
         self.secure = False
         self._user = user
@@ -43,6 +47,7 @@ class ClientStream:
         self._resource = resource
         self._tls = tls
         self._nonce = nonce
+        self._plain = plain
         self._scram: Scram | None = None
         self._checked = False
         self._logged_in = False
@@ -118,7 +123,7 @@ class ClientStream:
         if name:
             self._scram = Scram(name, self._user, self._password, self._nonce)
             said = self._scram.first()
-        elif "PLAIN" in offered and self.secure:
+        elif "PLAIN" in offered and self.secure and self._plain:
             name, said = "PLAIN", f"\0{self._user}\0{self._password}".encode()
         else:
             self._end("the server offers no login that keeps a password secret")

@@ -122,6 +122,12 @@ class LoginTests(SynchronousTestCase):
         self.assertIn("cannot be trusted", str(events))
         _, events = self.stream().receive((FEATURES % (MECHANISMS % "<mechanism>PLAIN</mechanism>")).encode())
         self.assertIn("keeps a password secret", str(events))
+        for plain in (False, True):
+            stream = ClientStream("a.test", "alice", "secret", "sip", "optional", "n", plain)
+            stream.receive(STREAM.encode())
+            stream.secured()
+            out, events = stream.receive((FEATURES % (MECHANISMS % "<mechanism>PLAIN</mechanism>")).encode())
+            self.assertEqual((b"PLAIN" in out, bool(events)), (plain, not plain))
         _, events = self.stream("required").receive((FEATURES % "").encode())
         self.assertIn("offers no TLS", str(events))
         _, events = self.stream().receive(b"<message/>")
