@@ -7,8 +7,8 @@ from typing import Any
 
 from sipgw.testing import Phone, Wire, WiredServer
 from tests.doubles import Reactor
+from tests.modules.b2b_phones import Bridged, Dialog, port_of, sdp
 from tests.modules.calls import ALICE, BOB, CAROL, DAVE
-from tests.modules.test_b2b_bridge import Bridged, Dialog, port_of, sdp
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PHONES, MEDIA = 5080, 5090

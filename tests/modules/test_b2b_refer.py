@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sipgw.sip.message import Response
+from tests.modules.b2b_phones import Bridged, Dialog, port_of, sdp
 from tests.modules.calls import ALICE, BOB, CAROL, DAVE
-from tests.modules.test_b2b_bridge import Bridged, Dialog, port_of, sdp
 
 
 class Referring(Bridged):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sipgw.sip.message import Request
+from tests.modules.b2b_phones import Dialog, port_of, sdp
 from tests.modules.calls import ALICE, BOB, CAROL, DAVE
-from tests.modules.test_b2b_bridge import Dialog, port_of, sdp
 from tests.modules.test_b2b_logic import SDP, Back
 from tests.modules.test_b2b_store import StoredBack
 from tests.proxy.rig import request, response

@@ -6,8 +6,8 @@ from typing import Any
 
 from sipgw.testing import Phone
 from tests.db.memory import MemoryDatabases
+from tests.modules.b2b_phones import Dialog, sdp
 from tests.modules.calls import BOB, DAVE
-from tests.modules.test_b2b_bridge import Dialog, sdp
 from tests.modules.test_b2b_refer import Referring
 from tests.modules.test_b2b_store import PARAMS, StoredBack
 
