@@ -89,7 +89,7 @@ class Jabber(Module):
     sleep_time: int = param(20, "Between looking for silent accounts", unused="an account goes offline when cache_time is over")
     check_time: int = param(20, "Between looking for dead workers", unused=_NO_WORKERS)
     tls: str = param(
-        "optional", "TLS with the server: 'no', 'optional', 'required', 'verified'; only with the last a password is said plainly",
+        "optional", "TLS: 'no', 'optional', 'required', 'verified'; only with the last a password may be said plainly",
         check=tls_word,
     )
     tls_ca: str = param("", "A PEM file with authorities for 'verified'; empty: those that the system trusts")
