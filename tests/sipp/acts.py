@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from xml.sax.saxutils import quoteattr
 
+AGAIN = 2000
+"""Milliseconds after which what is not answered is sent again. Loopback loses nothing, and sipp mistakes late answers."""
 LINES = r"[^[:cntrl:]]*"
 """The rest of a line, for sipp's regular expressions."""
 VIA = f"Via:{LINES}([[:cntrl:]]+Via:{LINES})*"
@@ -147,7 +149,7 @@ class Act:
             lines.append(f"RAck: [$rseq] {self.invite} INVITE")
         if method in WITH_CONTACT:
             lines.append(f"Contact: <sip:{self.user}@[local_ip]:[local_port]>")
-        self.send("\n".join(lines) + "\n" + self.body(options), "" if method == "ACK" else ' retrans="500"')
+        self.send("\n".join(lines) + "\n" + self.body(options), "" if method == "ACK" else f' retrans="{AGAIN}"')
 
     def respond(self, status: str, options: list[str], headers: list[str], more: str = "") -> None:
         """Add a response; ``more``: attributes."""
@@ -161,7 +163,7 @@ class Act:
             lines.append(f"Contact: <sip:{self.user}@[local_ip]:[local_port]>")
         if method == "INVITE":
             lines[-1] = f"[$route{method}]{lines[-1]}"
-        again = ' retrans="3000"' if method == "INVITE" and int(status) >= 200 else ""
+        again = f' retrans="{AGAIN}"' if method == "INVITE" and int(status) >= 200 else ""
         self.send("\n".join(lines) + "\n" + self.body(options), again + more)
 
     # -- receiving

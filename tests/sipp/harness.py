@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import random
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,19 @@ class Server:
         self.phone.close()
         self.child.process.send_signal(signal.SIGTERM)
         return self.child.wait()
+
+
+def media_port() -> int:
+    """The first of four adjacent ports that nobody has, below those that the system gives out."""
+    while True:
+        port = random.randrange(10000, 30000, 4)
+        with ExitStack() as stack:
+            try:
+                for number in range(4):
+                    stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind((HOST, port + number))
+            except OSError:
+                continue
+        return port
 
 
 class Phone:
@@ -140,6 +155,7 @@ class Sipp(Child):
         file = directory / f"{scenario}.xml"
         file.write_text(xml or expand(f"@include {scenario}@", values))
         command = [SIPP, "-sf", str(file), "-m", str(calls), "-i", HOST, "-p", str(self.port), "-nostdin"]
+        command += ["-mp", str(media_port())]  # its own search ends soon where many play
         command += ["-trace_err", "-error_file", "errors", "-trace_counts", "-trace_stat", "-stf", "statistics", "-fd", "1"]
         patience = PATIENCE + calls / 200  # twice that for all of its calls, which may begin 200 a second or more slowly
         command += ["-timeout", f"{patience * 2:.0f}", "-timeout_error", *options]

@@ -212,13 +212,12 @@ def referred() -> list[Flow]:
     """Transfers that the scenario "refer" carries out, and the script with a media server meanwhile: what is told, what fails."""
     refers = "wait 30\n > REFER | Refer-To: <sip:at-@third@@x>\n"
     third = {"third": ANSWERS + HEARS_BYE}
-    refused = {"third": "< INVITE\n > 180\n wait 50\n > 486\n < ACK"}
-    fails = "any 202 NOTIFY\n until INFO NOTIFY\n"
-    asks = "> INFO\n < 200\n"
+    refused = {"third": "< INVITE\n wait 150\n > 486\n < ACK"}
+    fails = "any 202 NOTIFY\n < NOTIFY | body ~ 486\n > 200\n wait 50\n > INFO\n < 200\n"
     return [
         Flow("refer", CALLS_UP + OFFERED + HANGS_UP, {"callee": ANSWERS + refers + TOLD, **third}),
         Flow("refer", CALLS_UP + refers + TOLD, {"callee": ANSWERS + OFFERED + HANGS_UP, **third}),
-        Flow("refer", CALLS_UP + "wait 500\n" + asks + HANGS_UP, {"callee": ANSWERS + refers + fails + HEARS_BYE, **refused}),
+        Flow("refer", CALLS_UP + "< INFO\n > 200" + HANGS_UP, {"callee": ANSWERS + refers + fails + HEARS_BYE, **refused}),
         Flow(
             "announced", CALLS_UP + OFFERED + OFFERED + HANGS_UP,
             {
