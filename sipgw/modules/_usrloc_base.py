@@ -33,7 +33,7 @@ from sipgw.statistics import Gauge
 SWEEP = 1000
 """Expired contacts that are removed in one turn of the reactor."""
 
-_CLUSTER = "machines meet in their database, there is no clusterer yet"
+_CLUSTER = "machines meet in their database: contacts need no clusterer"
 CONTACT_PARAMETERS = tuple(
     "domain aor uri received path qval user_agent socket bflags expires callid cseq attr latency shtag".split()
 )

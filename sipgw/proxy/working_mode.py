@@ -10,7 +10,8 @@ __all__ = [
 ]
 
 CLUSTERER: Final = (
-    "machines that tell one another of contacts need the clusterer, which sipgw does not have (docs/decisions/0020); "
+    "machines that tell one another of contacts need OpenSIPS's clusterer, whose protocol sipgw does not speak "
+    "(docs/decisions/0020); "
     "let them share a database: sql-only, or full-sharing-cachedb-cluster on Redis"
 )
 

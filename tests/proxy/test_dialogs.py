@@ -246,15 +246,17 @@ class RowTests(SynchronousTestCase):
         call.caller.socket = call.winner.socket = socket
         call.caller.cseq, call.winner.cseq, call.winner.generated = 3, 4, 9
         call.values = {"n": 5, "s": "ä|"}
+        call.tag_of_sharing = "vip"
         call.marks = {"F", "G"}
         call.routes = {"hangup": "bye"}
         profiles.enter(call, "p", "v")
         row = rows.row(call)
-        self.assertEqual((row["c_timeout"], row["c_flags"], row["c_vars"]), (1100, 8, "n#2#5|s#1#ä\\||".encode()))
+        self.assertEqual((row["c_timeout"], row["c_flags"]), (1100, 8))
+        self.assertEqual(row["c_vars"], "n#2#5|s#1#ä\\||dlgX_shtag#1#vip|".encode())
         usual = {name: row[f"c_{name}"] for name in COLUMNS}
         back = rows.read(usual)
         assert back is not None
-        for name in ("number", "call_id", "state", "started", "ends", "values", "marks", "routes", "profiles"):
+        for name in ("number", "call_id", "state", "started", "ends", "values", "marks", "routes", "profiles", "tag_of_sharing"):
             self.assertEqual(getattr(back, name), getattr(call, name), name)
         for ours, theirs in [(back.caller, call.caller), (back.winner, call.winner)]:
             for name in ("tag", "address", "contact", "routes", "socket", "cseq", "generated"):
