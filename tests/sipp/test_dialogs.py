@@ -193,9 +193,9 @@ class DialogTests(TroupeTestCase):
             ),
         ]
         timed = "Supported: timer | Session-Expires: 90"
-        agreed = "> 200 sdp | Require: timer | Session-Expires: 1;refresher=uac"
+        agreed = "> 200 sdp | Require: timer | Session-Expires: 2;refresher=uac"
         answers = f"< INVITE | Session-Expires ~ 90\n > 180\n {agreed}\n < ACK\n"
-        calls_up = f"> INVITE sdp | {timed}\n < 100?\n < 180\n < 200 | Session-Expires ~ 1\n > ACK\n"
+        calls_up = f"> INVITE sdp | {timed}\n < 100?\n < 180\n < 200 | Session-Expires ~ 2\n > ACK\n"
         timers = [  # both phones refresh, then nobody; nobody refreshes; a timer too small
             Flow(
                 "timed", f"{calls_up} wait 700\n > UPDATE | {timed}\n < 200\n < INVITE\n {agreed}\n < ACK" + HEARS_BYE,

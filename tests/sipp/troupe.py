@@ -24,7 +24,7 @@ CALLS = 20 if NIGHTLY else 2
 """Calls of each flow."""
 RATE = 2 if NIGHTLY else 50
 """How many of them begin in a second."""
-TALK = 25_000 if NIGHTLY else 1800
+TALK = 16_000 if NIGHTLY else 1800
 """Milliseconds that calls last in whose middle the server is killed: none has ended when the last one has begun."""
 CONFIGS = Path(__file__).parent.parent / "configs"
 QUICK = 'modparam("tm", "wt_timer", 1)\n'
