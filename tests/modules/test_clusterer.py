@@ -71,7 +71,7 @@ class Together(TestCase):
 
     async def until(self, true: Callable[[], bool], pause: float = 0.02) -> None:
         """Wait for it."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 20
         await self.pause(pause)
         while not true():
             self.assertLess(time.monotonic(), end)
