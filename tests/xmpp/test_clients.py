@@ -70,7 +70,12 @@ class SippTests(Gatewayed):
         command = [str(SIPP), f"{HOST}:{self.port}", "-sf", str(file), "-i", HOST, "-nostdin", "-timeout", "60", *arguments]
         return subprocess.run(command, cwd=self.folder, capture_output=True, check=False, timeout=90)
 
-    async def test_to_jabber(self):
+    async def test_both_ways(self):
+        """One way, then the other."""
+        await self.to_jabber()
+        await self.to_sip()
+
+    async def to_jabber(self) -> None:
         """Each text is answered 202, and arrives once."""
         romeo = self.jabbers["romeo"]
         done = await deferToThread(self.sipp, SENDER, "-p", str(free_port()), "-m", str(COUNT), "-r", str(RATE))
@@ -78,7 +83,7 @@ class SippTests(Gatewayed):
         await self.until(lambda: len(romeo.bodies()) >= COUNT)
         self.assertEqual(sorted(romeo.bodies()), sorted(f"sipp {number} end" for number in range(1, COUNT + 1)))
 
-    async def test_to_sip(self):
+    async def to_sip(self) -> None:
         """Each text of a Jabber client reaches sipp, which is registered as alice, and a receipt says so."""
         port = free_port()
         running: list[Any] = []

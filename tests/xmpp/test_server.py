@@ -62,7 +62,7 @@ loadmodule "mi_datagram.so"
 modparam("mi_datagram", "socket_name", "udp:127.0.0.1:{self.door}")
 modparam("xmpp", "backend", "server")
 modparam("xmpp", "xmpp_port", {self.server_port})
-modparam("xmpp", "response_timeout", 3)
+modparam("xmpp", "response_timeout", 2)
 modparam("xmpp", "server_tls", "{self.TLS}")
 modparam("xmpp", "server_route", "{FAR}=127.0.0.1:{far(self.KIND).servers}")
 modparam("xmpp", "server_route", "rooms.{FAR}=127.0.0.1:{far(self.KIND).servers}"){certificate}
