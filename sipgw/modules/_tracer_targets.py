@@ -149,7 +149,7 @@ class FileTarget(Target):
 
     def open(self) -> None:
         """Open it; ``OSError`` if it cannot be."""
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, self._mode)
 
     def show(self, record: Record) -> None:
         """Write it with a line of its own before it."""

@@ -2,7 +2,9 @@
 
 A line is written at once, whole. What would end a line within a value is written as ``\\n`` and ``\\r``: no value can make a line
 of its own (P26). A file is opened anew when the management command asks for it (after ``mv``), or when its time, its lines or
-its octets are over; its name is then made anew, with ``suffix``. Lines and octets are those since it was opened."""
+its octets are over; its name is then made anew, with ``suffix``. Lines and octets are those since it was opened.
+
+Nothing waits for whoever reads: a FIFO that nobody reads, or not fast enough, loses events, and the log says so."""
 
 from __future__ import annotations
 
@@ -129,6 +131,8 @@ class FlatFile:
         self._lines = 0
         self._size = 0
         self._period = 0
+        self._cut = False
+        """Whether what was written last is no whole line."""
 
     def __del__(self) -> None:
         self.close()
@@ -152,7 +156,12 @@ class FlatFile:
                 self._open()
             elif why:
                 self.rotate(why)
-            os.write(self._file, line)
+            if self._cut:
+                line = b"\n" + line
+            written = os.write(self._file, line)
+            self._cut = 0 < written < len(line) or (self._cut and written == 0)
+            if written < len(line):
+                raise OSError(f"only {written} of {len(line)} octets can be written")
         except (OSError, ValueError) as error:
             module.server.user.log_rarely(("event_flatstore", self._path), 1, f"{event} is not written to {self._path}: {error}")
             return False
@@ -183,11 +192,11 @@ class FlatFile:
         name = module.name_of(self._path)
         mode = _mode(module.file_permissions)
         fresh = not os.path.exists(name)
-        made = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
+        made = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, mode)
         if fresh:
             os.fchmod(made, mode)
         self.close()
-        self._file, self._name, self._lines, self._size = made, name, 0, 0
+        self._file, self._name, self._lines, self._size, self._cut = made, name, 0, 0, False
         self._period = self._now() // module.rotate_period if module.rotate_period else 0
 
     def rotate(self, reason: str) -> None:

@@ -167,7 +167,7 @@ class Link(ClientFactory):
     def answered(self, answer: Any) -> None:
         """Take an answer; one that nobody waits for any more is nothing."""
         number = answer.get("id") if isinstance(answer, dict) else None
-        waiting = self._asked.pop(number, None) if isinstance(number, int) else None
+        waiting = self._asked.pop(number, None) if type(number) is int else None
         if waiting is None:
             return
         if "result" in answer:
@@ -269,6 +269,9 @@ class Connection(Protocol):
                 answer, end = _decoder.raw_decode(text.decode("latin-1"))
             except ValueError:
                 break
+            except RecursionError:  # it is nested like no answer
+                self.transport.abortConnection()
+                return
             self._text = text[end:]
             self._link.answered(answer)
         else:

@@ -164,6 +164,22 @@ class FlatstoreTests(SynchronousTestCase):
         self.event.emit()
         self.assertEqual((directory / "f").read_text(), "E_X\n")
 
+    def test_fifo(self) -> None:
+        """A FIFO that nobody reads, or that is full, holds up nobody; after a line that was cut the next one is whole."""
+        self.make()
+        fifo = str(self.directory / "fifo")
+        os.mkfifo(fifo)
+        self.assertEqual(self.subscribe(fifo), "")
+        self.event.emit(text="nobody")
+        self.assertIn("is not written to", self.server.lines[-1][1])
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        for _ in range(3):
+            self.event.emit(text="x" * 50_000)
+        os.read(reader, 1 << 20)
+        self.event.emit(text="again")
+        self.assertEqual(os.read(reader, 1 << 20), b"\nE_X,again\n")
+
     def test_refused(self) -> None:
         """Paths and parameters that cannot be are refused."""
         self.make()

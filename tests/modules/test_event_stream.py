@@ -145,6 +145,14 @@ class StreamTests(TestCase):
         self.assertFalse(await self.tell())
         await self.until(lambda: not self.listener.peers[0].transport.connected)
 
+    async def test_nested(self) -> None:
+        """An answer nested without end costs the connection, and no traceback."""
+        self.start(reliable_mode=1, timeout=2000)
+        self.listener.answer = lambda data: b"[" * 30_000
+        self.assertFalse(await self.tell())
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertFalse(self.module._links and any(link._asked for link in self.module._links.values()))
+
     async def test_nobody(self) -> None:
         """Where nobody listens events are lost at once, for a second without asking; later they are told again."""
         self.start()
