@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
@@ -131,6 +131,28 @@ class ManagementProtocol(amp.AMP):
         self._parts: dict[int, bytearray] = {}
         self._outlets: dict[int, Outlet] = {}
         self._times: RouteTimes | None = None
+
+    # -- boxes
+
+    def ampBoxReceived(self, box: amp.AmpBox) -> None:
+        """Take one box. One that answers what was not asked, or asks nothing, is no AMP: that client is left."""
+        try:
+            super().ampBoxReceived(box)
+        except (KeyError, amp.NoEmptyBoxes):
+            self._door.server.user.log(2, f"mi_amp: {self._peer} does not speak AMP, and is left")
+            self.transport.abortConnection()
+
+    def dispatchCommand(self, box: amp.AmpBox) -> Deferred[Any]:
+        """Run a command whose fields are what they should be; else the client hears it, and the log is not told."""
+        known = boxes.COMMANDS.get(box[amp.COMMAND])
+        try:
+            if known is not None:
+                known.parseArguments(amp.AmpBox(box), self)
+        except Exception as error:
+            text = str(bad(f"a field is missing or wrong: {type(error).__name__}: {error}"[:1000]))
+            return fail(amp.RemoteAmpError(b"BAD_REQUEST", text))
+        dispatched: Deferred[Any] = super().dispatchCommand(box)
+        return dispatched
 
     # -- the connection
 

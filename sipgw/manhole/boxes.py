@@ -154,3 +154,9 @@ class Told(amp.Command):
         (b"lost", amp.Integer()),
     ]
     response: ClassVar[_Fields] = []
+
+
+COMMANDS: dict[bytes, type[amp.Command]] = {
+    each.commandName: each for each in (Call, Part, More, Forget, Describe, Routes, Subscribe, Tail, Unsubscribe)
+}
+"""What a client may ask, by the name in the box."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.protocols import amp
 
 from sipgw.manhole import boxes
 from sipgw.manhole.amp import MAX_BUSY
@@ -54,6 +55,23 @@ class CallTests(DoorTests):
                 await self.client.callRemote(boxes.Call, command="say", params=bad)
         self.assertEqual(await self.client.call("say", "still here"), "still here")
         self.assertIn("KeyError", "".join(text for _, text in self.server.lines))
+
+    async def test_bad_boxes(self) -> None:
+        """A box with a field too few or too wrong is refused; one that answers nothing costs the connection; no traceback."""
+        for fields in ({}, {"command": b"\xff"}, {"command": b"pwd", "parts": b"x"}, {"command": b"pwd", "parts": b"9" * 5000}):
+            box = amp.AmpBox({b"_command": b"Call", **{name.encode(): value for name, value in fields.items()}})
+            answered: Any = self.client._sendBoxCommand(b"Call", box)
+            with self.assertRaises(amp.RemoteAmpError) as caught:
+                await answered
+            self.assertEqual(caught.exception.errorCode, b"BAD_REQUEST")
+            self.assertEqual(json.loads(caught.exception.description)["code"], -32600)
+        self.assertEqual(await self.client.call("say", "still here"), "still here")
+        for box in (amp.AmpBox(_answer=b"99", x=b"y"), amp.AmpBox(_error=b"99"), amp.AmpBox(foo=b"bar")):
+            other = await self.connect()
+            other.sendBox(box)
+            while other.transport is not None and other.transport.connected:
+                await deferLater(self.reactor, 0.01)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_long_answer(self) -> None:
         """Answers of many times 64 KiB come in pieces, whether of many members or of one text."""
