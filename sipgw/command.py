@@ -95,3 +95,7 @@ def run_server(arguments: Sequence[str]) -> int:
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", "sipgw", *arguments]
     run()  # type: ignore[no-untyped-call]
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

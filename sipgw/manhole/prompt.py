@@ -6,11 +6,13 @@ Each command is logged with its user before it runs. A command is written as for
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from twisted.conch.recvline import HistoricRecvLine
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from sipgw.interfaces import Server
@@ -24,6 +26,12 @@ PROMPT = "mi> "
 ENDS = ("quit", "exit")
 MAX_LINE = 1 << 20
 """Octets of one line."""
+MAX_LINES = 1000
+"""Lines that may wait for their turn."""
+MAX_UNREAD = 1 << 18
+"""Octets of answers that a client has not read, with which the next command waits."""
+PAUSE = 0.1
+"""Seconds between two looks at whether it has."""
 
 
 async def answer(server: Server, who: Identity, line: str) -> tuple[int, str]:
@@ -184,24 +192,31 @@ class Prompt(CompletingLine):
 
 
 class Lines(Protocol):
-    """Commands line by line, for programs and pipes; each is answered before the next one runs."""
+    """Commands line by line, for programs and pipes; each is answered before the next one runs.
+
+    ``waiting()`` says how many octets the client has not read."""
 
     transport: Any
 
-    def __init__(self, server: Server, who: Identity) -> None:
+    def __init__(self, server: Server, who: Identity, waiting: Callable[[], int] = lambda: 0) -> None:
         self._server = server
         self._who = who
+        self._waiting = waiting
         self._turn = DeferredLock()
         self._lost = False
         self._buffer = b""
 
     def dataReceived(self, data: bytes) -> None:
         """Take what comes, line by line."""
+        if self._lost:
+            return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
             self.line_received(line)
-        if len(self._buffer) > MAX_LINE:
+        if len(self._buffer) > MAX_LINE or len(self._turn.waiting) > MAX_LINES:
+            self._server.user.log(1, f"manhole: {self._who.name} sends more than is answered, and is left")
             self._buffer = b""
+            self._lost = True
             self.transport.loseConnection()
 
     def line_received(self, line: bytes) -> None:
@@ -213,6 +228,10 @@ class Lines(Protocol):
             self._turn.run(lambda: Deferred.fromCoroutine(self._run(text)))
 
     async def _run(self, text: str) -> None:
+        while not self._lost and self._waiting() > MAX_UNREAD:
+            await deferLater(self._server.reactor, PAUSE)
+        if self._lost:
+            return
         try:
             _, shown = await answer(self._server, self._who, text)
         except Exception as error:

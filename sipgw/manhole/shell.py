@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from sipgw.interfaces import Server
 from sipgw.manhole.growth import leak_finder, profiler
 from sipgw.manhole.keys import Identity
-from sipgw.manhole.prompt import CompletingLine
+from sipgw.manhole.prompt import MAX_UNREAD, CompletingLine
 from sipgw.manhole.show import show
 from sipgw.manhole.stepping import Stepper, Watch
 from sipgw.manhole.tap import Tap
@@ -160,6 +160,9 @@ class Shell(CompletingLine, Manhole):
         self._server = tools.server
         self._who = who
         self._made: list[Watch] = []
+        self.waiting: Callable[[], int] = lambda: 0
+        """How many octets the terminal has not read."""
+        self._left_out = 0
         self.names = namespace(tools, who, self.tell, self._made)
         self._trace: Trace = self.names["trace"]
 
@@ -197,7 +200,13 @@ class Shell(CompletingLine, Manhole):
         super().addOutput(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data, isAsync)
 
     def tell(self, text: str) -> None:
-        """Show a text that comes by itself."""
+        """Show a text that comes by itself; not to a terminal that does not read."""
+        if self.waiting() > MAX_UNREAD:
+            self._left_out += 1
+            return
+        left_out, self._left_out = self._left_out, 0
+        if left_out:
+            self.addOutput(f"({left_out} texts are left out: the terminal was too slow)", True)
         self.addOutput(text, True)
 
     def found(self, text: str) -> tuple[str, list[str]]:

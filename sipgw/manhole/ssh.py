@@ -13,6 +13,7 @@ from twisted.conch.avatar import ConchUser
 from twisted.conch.insults.insults import ServerProtocol
 from twisted.conch.interfaces import IConchUser, ISession
 from twisted.conch.manhole_ssh import TerminalSessionTransport
+from twisted.conch.ssh.common import getNS
 from twisted.conch.ssh.connection import SSHConnection
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
@@ -34,6 +35,8 @@ MAX_CLIENTS = 16
 """Connections at a time."""
 LOGIN_TIME = 30
 """Seconds to prove who one is."""
+MI = b"mi"
+"""The subsystem of management commands."""
 ATTEMPTS = 6
 """Keys that may be tried."""
 
@@ -104,6 +107,18 @@ class Realm:
         return IConchUser, Avatar(self, who), lambda: log(2, f"manhole: {who.name} leaves")
 
 
+class Channel(SSHSession):
+    """One channel; the subsystem ``mi`` is a session whose terminal, if there is one, is nothing."""
+
+    def request_subsystem(self, data: bytes) -> int:
+        """Begin a subsystem."""
+        if getNS(data)[0] != MI:
+            return super().request_subsystem(data)
+        opened: Any = self._session
+        opened.forget_terminal()
+        return self.request_shell(b"")
+
+
 class Avatar(ConchUser):
     """What a user may open: sessions."""
 
@@ -111,17 +126,19 @@ class Avatar(ConchUser):
         super().__init__()
         self.realm = realm
         self.who = who
-        self.channelLookup = {b"session": SSHSession}
-        subsystems: dict[bytes, Any] = {b"mi": self.lines}
-        self.subsystemLookup = subsystems
+        self.channelLookup = {b"session": Channel}
 
-    def lines(self, *_arguments: Any, **_named: Any) -> Lines:
+    def lines(self, waiting: Callable[[], int]) -> Lines:
         """Management commands line by line."""
-        return Lines(self.realm.server, self.who)
+        return Lines(self.realm.server, self.who, waiting)
 
-    def terminal(self) -> Any:
+    def terminal(self, waiting: Callable[[], int]) -> Any:
         """What a terminal shows."""
-        return self.realm.shell(self.who) if self.who.role == ADMIN else Prompt(self.realm.server, self.who)
+        if self.who.role != ADMIN:
+            return Prompt(self.realm.server, self.who)
+        shell = self.realm.shell(self.who)
+        shell.waiting = waiting
+        return shell
 
 
 class _Transport:
@@ -153,13 +170,22 @@ class Session:
         """It has another size now: lines are short, nothing follows."""
         self._size = size[1], size[0]
 
+    def forget_terminal(self) -> None:
+        """What comes is no terminal's."""
+        self._size = None
+
     def openShell(self, process: Any) -> None:
         """Begin what the user's role has."""
+
+        def waiting() -> int:
+            """Octets that the client has not read."""
+            return len(process.session.buf)
+
         if self._size is not None:
-            self._terminal = ServerProtocol(self._avatar.terminal)
+            self._terminal = ServerProtocol(self._avatar.terminal, waiting)
             TerminalSessionTransport(process, self._terminal, self._avatar, *self._size)
             return
-        lines = self._lines = self._avatar.lines()
+        lines = self._lines = self._avatar.lines(waiting)
         connection: Any = self._avatar.conn
         process.makeConnection(_Transport(lines.dataReceived, lines.connectionLost))
         transport: Any = _Transport(process.write, lambda: connection.sendClose(process.session))
@@ -194,6 +220,8 @@ class Session:
 
     def closed(self) -> None:
         """It is over: what runs in the terminal is told, which Conch does not do."""
+        if self._lines is not None:
+            self._lines.connectionLost()
         terminal, self._terminal = self._terminal, None
         if terminal is not None:
             terminal.connectionLost(Failure(ConnectionDone()))

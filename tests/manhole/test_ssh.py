@@ -112,6 +112,31 @@ class SshTests(SshTestCase):
             self.assertIn("there is no command nosuch", lines[1])
             self.assertRegex(lines[2], "^Server  OpenSIPS .*, by sipgw")
 
+    def test_end_of_lines(self) -> None:
+        """Where the client sends nothing more, the subsystem and a session end once all is answered."""
+        options, where = self.command("operator")[:-1], self.command("operator")[-1]
+        subsystem = ["-s", where, "mi"]
+        for words in (subsystem, ["-o", "SetEnv=LANG=C", *subsystem], ["-tt", *subsystem], ["-T", where]):
+            text = "uptime\n" * 50 + "pwd --json\n"
+            done = subprocess.run([*options, *words], input=text, capture_output=True, text=True, timeout=20)
+            self.assertRegex(done.stdout.splitlines()[-1], r'^\{"WD":')
+
+    def test_who_does_not_read(self) -> None:
+        """Whoever asks and does not read waits, and costs little; whoever asks without end is left; others are served."""
+        for text, left in (("which --json\n" * 900, False), ("which --json\n" * 30_000, True)):
+            asked = self.folder / "asked"
+            asked.write_text(text)
+            with open(asked, encoding="ascii") as lines:
+                deaf = subprocess.Popen(self.command("operator"), stdin=lines, stdout=subprocess.PIPE, text=True)
+            with deaf:
+                assert deaf.stdout is not None
+                self.assertEqual(self.ssh("admin", "ps").returncode, 0)
+                if left:
+                    wait_for(lambda: "operator@desk sends more than is answered" in self.child.text(), "it is left", self.child)
+                    deaf.kill()
+                else:
+                    self.assertEqual(len(deaf.stdout.read().splitlines()), 900)
+
     def test_host_key(self) -> None:
         """The server's key is made once, for nobody else to read."""
         self.ssh("admin", "ps")
