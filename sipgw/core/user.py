@@ -428,18 +428,20 @@ class TransactionUser(Surroundings):
         return await within(seconds, coroutine, self.after)
 
     def fault(self, route: Route, run: Run, error: BaseException) -> None:
-        """Log what ``route`` raised with its cfg line, and answer the request 500 if nothing else did."""
+        """Log what ``route`` raised with its cfg line, and answer the request 500, or what is wrong with it, if nothing else did."""
         line = _cfg_line(error, route)
         self.log_rarely(
             (route.file, line, type(error)), -1, f"{route.file}:{line}: in {route.name}: {type(error).__name__}: {error}"
         )
         message = run.message
         if isinstance(message, Request) and message.method != "ACK" and run.kind in (RouteKind.REQUEST, RouteKind.FAILURE):
+            theirs = isinstance(error, MalformedMessage) and error.message is message
+            answer = (error.status, error.reason) if theirs else (500, "Server Internal Error")  # type: ignore[attr-defined]
             try:
                 if run.transaction is not None:
-                    run.transaction.reply(run, 500, "Server Internal Error")
+                    run.transaction.reply(run, *answer)
                 else:
-                    self.reply(run, 500, "Server Internal Error")
+                    self.reply(run, *answer)
             except Exception as second:
                 self.broken(second)
 

@@ -32,7 +32,8 @@ from sipgw.sip.errors import SipError
 from sipgw.sip.grammar import is_token
 from sipgw.sip.message import Request, Response
 
-_BRIDGE = "bridging calls that are not answered yet comes in a later version of sipgw"
+_FIRST = 1 << 30
+"""Our CSeq numbers begin below: 2**31 is the end of them (RFC 3261 8.1.1.5), and there must be room for those that follow."""
 
 
 def header_names(text: str) -> list[str]:
@@ -238,9 +239,10 @@ class B2bLogic(Bridging):
         display = client.display or sender.display
         from_ = f"{display} <{sender.uri_text}>" if display else f"<{sender.uri_text}>"
         to = f"{request.to.display} <{request.to.uri_text}>".strip() if flags.preserve_to else f"<{client.uri}>"
+        number = request.cseq.number
         invite = new_request(
             run.user, "INVITE", client.uri, from_, to, headers=headers, body=content.body, call_id=self.entities.new_key(),
-            cseq=request.cseq.number + 1, max_forwards=hops,
+            cseq=number + 1 if number < _FIRST else 1, max_forwards=hops,
         )
         return invite, contact
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sipgw.proxy.record_route import is_own
 from sipgw.script.run import Run
 from sipgw.sip.address import NameAddr
+from sipgw.sip.dialog import routes_of
 from sipgw.sip.edits import EditList
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Message, Request, Response
@@ -19,8 +20,11 @@ def plain(address: NameAddr) -> str:
 
 
 def contact_of(message: Message) -> str:
-    """The URI of the first Contact, or ""."""
-    contacts = message.contacts
+    """The URI of the first Contact, or "" if there is none that can be read: neither is a reason to lose the message."""
+    try:
+        contacts = message.contacts
+    except MalformedMessage:
+        return ""
     return contacts[0].uri_text if contacts and not contacts[0].star else ""
 
 
@@ -28,7 +32,7 @@ def callee_routes(run: Run, response: Response, caller_side: int) -> list[str]:
     """The route set toward the callee (RFC 3261 12.1.2): what stands in Record-Route above our own values, from below.
 
     ``caller_side``: how many values the INVITE had when it came."""
-    values = response.record_routes
+    values = routes_of(response)
     if len(values) > caller_side:
         values = values[: len(values) - caller_side]
     ours = 0

@@ -25,6 +25,7 @@ from sipgw.proxy.disguise import Shifted
 from sipgw.proxy.record_route import RouteParam
 from sipgw.proxy.responses import ResponseContext
 from sipgw.script.run import Run
+from sipgw.sip.dialog import routes_of
 from sipgw.sip.message import Request, Response
 from sipgw.sip.transaction import State as TransactionState
 
@@ -227,13 +228,9 @@ class Follower:
         leg.cseq = max(leg.cseq, sent)
         if call.veil is not None and sent > number:
             leg.moved(number, sent, True)  # a password was asked for, and no Route of ours will tell of it
-        contacts = response.contacts
-        if contacts and not contacts[0].star:
-            leg.contact = contacts[0].uri_text
-        elif not leg.contact:
-            leg.contact = context.request.uri
+        leg.contact = contact_of(response) or leg.contact or context.request.uri
         if call.veil is not None:  # nobody saw where the INVITE came from, or us
-            leg.routes = [str(route) for route in response.record_routes][::-1]
+            leg.routes = [str(route) for route in routes_of(response)][::-1]
         else:
             leg.routes = callee_routes(context.run, response, len(call.caller.routes))
         if response.body:

@@ -16,6 +16,7 @@ from sipgw.proxy.hiding import HideFlag, Passed, hide_request, hide_response, ow
 from sipgw.proxy.record_route import UNRECORDED, RecordRoute, is_own, own_address
 from sipgw.proxy.sealed import Seal
 from sipgw.script.run import Run
+from sipgw.sip.dialog import routes_of
 from sipgw.sip.edits import EditList
 from sipgw.sip.errors import MalformedMessage
 from sipgw.sip.message import Message, Request, Response
@@ -116,7 +117,7 @@ class HiddenContacts:
         self, run: Run, own: tuple[str, ...], user: str, keep: bool, request: Request, response: Response, edits: EditList
     ) -> EditList:
         """Hide who answers the first request."""
-        theirs = tuple(map(str, response.record_routes))[::-1]
+        theirs = tuple(map(str, routes_of(response)))[::-1]
         contact = partial(self._contact, theirs, self._left_by(run, response), own, user, keep)
         return hide_response(contact, run.flow.socket, request, response, edits)  # type: ignore[union-attr]
 
@@ -124,7 +125,7 @@ class HiddenContacts:
         self, run: Run, own: tuple[str, ...], user: str, keep: bool, request: Request, response: Response, edits: EditList
     ) -> EditList:
         """Hide who answers inside: the Vias of the request have come back with the response."""
-        routes = response.record_routes
+        routes = routes_of(response)
         routes = routes[: max(0, len(routes) - len(own))]
         while routes and is_own(run, routes[-1].uri):
             del routes[-1]
@@ -139,7 +140,7 @@ class HiddenContacts:
         edits = hide_response(None, run.flow.socket, request, response, edits, routes=())  # type: ignore[union-attr]
         if not 100 < response.status < 300:
             return edits
-        lines = [f"Record-Route: {route}" for route in response.record_routes]
+        lines = [f"Record-Route: {route}" for route in routes_of(response)]
         if self._one_way.route:
             way = run, run.flow
             lines.append(self._route_line(self._route(self._left_by(run, response), keep, own), edits, way))

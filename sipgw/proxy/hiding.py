@@ -103,10 +103,16 @@ def hide_response(
         edits = edits.insert_before(above[0], "\r\n".join(restored))
     edits = edits.replace(response.positions("call-id")[0], request.lines[request.positions("call-id")[0]])
     lines = response.positions("contact") if contact is not None else []
-    if contact is not None and lines and not 300 <= response.status < 400 and response.contacts and not response.contacts[0].star:
-        for line in lines:
-            edits = edits.delete(line)
-        edits = edits.insert_before(lines[0], f"Contact: {contact(socket, response)}")
+    if contact is None or not lines or 300 <= response.status < 400:
+        return edits
+    try:
+        shown = f"Contact: {contact(socket, response)}" if response.contacts and not response.contacts[0].star else ""
+    except MalformedMessage:
+        shown = ""  # nothing of it is shown, as nothing of it can be read
+    for line in lines:
+        edits = edits.delete(line)
+    if shown:
+        edits = edits.insert_before(lines[0], shown)
     return edits
 
 

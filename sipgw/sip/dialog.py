@@ -19,7 +19,7 @@ from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.message import Message, Request, Response
 from sipgw.sip.uri import Uri
 
-__all__ = ["TARGET_REFRESH", "Dialog", "DialogId"]
+__all__ = ["TARGET_REFRESH", "Dialog", "DialogId", "routes_of", "target_of"]
 
 TARGET_REFRESH: Final = frozenset({"INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER"})
 """Requests whose Contact, and that of their 2xx, moves the remote target (RFC 3261 12.2, 3311 5.1, 6665 4.4.1)."""
@@ -76,8 +76,8 @@ class Dialog:
         return cls(
             DialogId.of_response(response), _plain(request.from_), _plain(response.to),
             # COMPAT: some send a 180 or even a 200 without Contact; what we called is the best that is known then
-            _contact(response) or request.uri,
-            _routes(response)[::-1], request.cseq.number, None,
+            target_of(response) or request.uri,
+            _texts(routes_of(response))[::-1], request.cseq.number, None,
             early=response.status < 200, secure=_is_secure(request),
         )
 
@@ -91,7 +91,7 @@ class Dialog:
             raise MalformedMessage("Missing Contact", message=request)
         return cls(
             DialogId(request.call_id, local_tag, request.from_tag or ""), _plain(request.to), _plain(request.from_),
-            target, _routes(request), None, request.cseq.number, early=early, secure=_is_secure(request),
+            target, _texts(request.record_routes), None, request.cseq.number, early=early, secure=_is_secure(request),
         )
 
     @classmethod
@@ -104,7 +104,7 @@ class Dialog:
         """Begin the dialog that the first NOTIFY to our SUBSCRIBE makes (RFC 6665 4.4.1)."""
         return cls(
             DialogId.of_request(notify), _plain(subscribe.from_), _plain(subscribe.to), _contact(notify) or subscribe.uri,
-            _routes(notify), subscribe.cseq.number, notify.cseq.number, early=False, secure=_is_secure(subscribe),
+            _texts(notify.record_routes), subscribe.cseq.number, notify.cseq.number, early=False, secure=_is_secure(subscribe),
         )
 
     def encode(self) -> str:
@@ -125,14 +125,14 @@ class Dialog:
     def confirm(self, response: Response) -> None:
         """Take the 2xx that ends the early state: its route set and target replace the early ones (13.2.2.4)."""
         if self.early:
-            self.route_set = _routes(response)[::-1]
+            self.route_set = _texts(routes_of(response))[::-1]
             self.early = False
-        self.remote_target = _contact(response) or self.remote_target
+        self.remote_target = target_of(response) or self.remote_target
 
     def refresh(self, response: Response) -> None:
         """Take the 2xx to a request of ours inside the dialog: its Contact may move the target (12.2.1.2)."""
         if 200 <= response.status < 300 and response.method in TARGET_REFRESH:
-            self.remote_target = _contact(response) or self.remote_target
+            self.remote_target = target_of(response) or self.remote_target
 
     def accept(self, request: Request) -> None:
         """Take a request that came inside the dialog (12.2.2): 500 if its CSeq is too low; it may move the target.
@@ -201,14 +201,32 @@ def _tagged(address: str, tag: str) -> str:
     return f"{address};tag={tag}" if tag else address
 
 
+def target_of(response: Response) -> str:
+    """Return the URI of the first Contact of a response, or "" if there is none, or none that can be read.
+
+    A request with such a Contact is refused; a response cannot be, and what it answers has happened."""
+    try:
+        return _contact(response)
+    except MalformedMessage:
+        return ""
+
+
+def routes_of(response: Response) -> list[NameAddr]:
+    """Return the Record-Routes of a response; none if one of them cannot be read."""
+    try:
+        return response.record_routes
+    except MalformedMessage:
+        return []
+
+
 def _contact(message: Message) -> str:
     """Return the URI of the first Contact, or "" if there is none."""
     contacts = message.contacts
     return contacts[0].uri_text if contacts and not contacts[0].star else ""
 
 
-def _routes(message: Message) -> list[str]:
-    return [str(route) for route in message.record_routes]
+def _texts(routes: list[NameAddr]) -> list[str]:
+    return [str(route) for route in routes]
 
 
 def _is_secure(request: Request) -> bool:
