@@ -428,7 +428,7 @@ class TransactionUser(Surroundings):
         return await within(seconds, coroutine, self.after)
 
     def fault(self, route: Route, run: Run, error: BaseException) -> None:
-        """Log what ``route`` raised with its cfg line, and answer the request 500, or what is wrong with it, if nothing else did."""
+        """Log what ``route`` raised with its cfg line; answer the request 500, or what is wrong with it, if nothing else did."""
         line = _cfg_line(error, route)
         self.log_rarely(
             (route.file, line, type(error)), -1, f"{route.file}:{line}: in {route.name}: {type(error).__name__}: {error}"
