@@ -23,6 +23,11 @@ LIMIT = 1 << 20
 PATIENCE = 16 * LIMIT
 """Octets of a body that are read, and thrown away, before the peer learns that it is too long; then the connection is cut."""
 
+PAUSE = 0.05
+"""Seconds between two looks at whether a peer reads its answers."""
+DEAF = 30
+"""Seconds after which one that does not is left, where no idle connection is."""
+
 
 class Refusal(Resource):
     """A page that only says no, for any path and method. ``why``: what the log tells of it; empty for nothing."""
@@ -73,6 +78,7 @@ class SiteRequest(server.Request):
     content: Any
     refusal: Refusal | None = None
     received = 0
+    waited = 0.0
 
     def gotLength(self, length: int | None) -> None:
         """Decide by the head alone whether the body is wanted."""
@@ -92,9 +98,31 @@ class SiteRequest(server.Request):
             self.channel.loseConnection()
 
     def process(self) -> None:
-        """Find the resource and let it render; ``*`` is no exception (Twisted would answer it with its version)."""
+        """Find the resource and let it render; ``*`` is no exception (Twisted would answer it with its version).
+
+        One request of a connection is answered in each turn of the reactor, however many came at once; and none as long as
+        the peer does not read the answers to those before."""
         if self.path == b"*":
             self.path = b"/*"
+        if self.channel in self.channel.site.served:
+            self.channel.site.reactor.callLater(0, self._in_turn)
+        else:
+            self._in_turn()
+
+    def _in_turn(self) -> None:
+        site = self.channel.site if self.channel is not None else None
+        if site is None or self._disconnected:
+            return
+        if self.channel in site.served or self.channel._waitingForTransport:
+            if self.waited > (site.timeOut or DEAF):
+                self.channel.forceAbortClient()
+            else:
+                self.waited += PAUSE
+                site.reactor.callLater(PAUSE, self._in_turn)
+            return
+        if not site.served:
+            site.reactor.callLater(0, site.served.clear)
+        site.served.add(self.channel)
         super().process()  # type: ignore[no-untyped-call]
 
 
@@ -126,6 +154,8 @@ class Site(server.Site):
         root = _Root()
         super().__init__(root, SiteRequest, reactor=reactor, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]
         self.timeOut = idle
+        self.served: set[Any] = set()
+        """The connections that have been served in this turn of the reactor."""
         self.owners: dict[str, str] = {}
         """Each path with the module that mounted it."""
         self._root = root

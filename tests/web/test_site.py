@@ -10,7 +10,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
-from sipgw.web.site import LIMIT, PATIENCE, Credentials, Site
+from sipgw.web.site import LIMIT, PATIENCE, PAUSE, Credentials, Site
 
 
 class Echo(Resource):
@@ -144,6 +144,27 @@ class SiteTests(SynchronousTestCase):
         channel, _transport = self.connect(site)
         channel.dataReceived(b"POST /mi HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n" + b"x" * 900)
         self.assertEqual(channel._channel.requests[0].content.tell(), 0)
+
+    def test_many_at_once(self) -> None:
+        """Of requests that come at once each has its turn of the reactor, and none while the peer does not read."""
+        site = self.site()
+        asked = b"POST /mi HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\n\r\nx"
+        channel, transport = self.connect(site)
+        channel.dataReceived(asked * 50)
+        self.assertEqual(transport.value().count(b"got 1"), 1)
+        self.assertEqual(self.ask(site)[0], 200)
+        producer: Any = transport.producer
+        producer.pauseProducing()
+        self.clock.pump([PAUSE] * 10)
+        self.assertLess(transport.value().count(b"got 1"), 5)
+        producer.resumeProducing()
+        self.clock.pump([PAUSE] * 200)
+        self.assertEqual(transport.value().count(b"got 1"), 50)
+        channel.dataReceived(asked * 5)
+        producer.pauseProducing()
+        self.clock.pump([PAUSE] * 700)
+        self.assertTrue(transport.disconnected or transport.disconnecting)
+        self.assertEqual(site.served, set())
 
     def test_idle(self) -> None:
         """A silent connection is closed after a while, or never."""
