@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import mkdtemp
 from urllib.request import Request, urlopen
@@ -103,8 +104,17 @@ class CliTestCase(SynchronousTestCase):
             return str(answer.read(), "utf-8")
 
     def end(self, child):
-        """Press Ctrl-C."""
-        child.process.send_signal(signal.SIGINT)
+        """Press Ctrl-C, each second until it is heard: while it clears its screen by a command it hears nothing."""
+        pressed = 0.0
+
+        def ended():
+            nonlocal pressed
+            if time.monotonic() > pressed + 1:
+                pressed = time.monotonic()
+                child.process.send_signal(signal.SIGINT)
+            return child.process.poll() is not None
+
+        wait_for(ended, "it ends")
         self.assertEqual(child.wait(), 0, child.text())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -67,7 +68,7 @@ class Hidden(Calls):
 
     def clean(self, message: Any, *secrets: str) -> Any:
         """Assert that ``message`` shows nothing of the other side."""
-        text = "\r\n".join(message.lines)
+        text = re.sub(r"branch=z9hG4bK[^;,]*", "", "\r\n".join(message.lines))  # chance writes any figures there
         for secret in secrets:
             self.assertNotIn(secret, text)
         return message
