@@ -96,19 +96,23 @@ class Options(options.Options):
         if not self["sockets"] or not self["next-hop"]:
             raise usage.UsageError("--listen and --next-hop must be given")
         hop = self["next-hop"]
+        transports = dict.fromkeys(text.partition(":")[0] for text in self["sockets"])
+        needed = "udp"
         try:
+            needed = (Uri.parse(hop).param("transport") or needed).lower()
             fits = Uri.parse(hop).is_sip and not re.search(r'["\\$\x00-\x20]', hop)
         except MalformedMessage:
             fits = False
         if not fits:
             raise usage.UsageError(f"--next-hop {hop}: write a SIP URI")
+        if needed != "udp" and needed not in transports:
+            raise usage.UsageError(f"--next-hop {hop} is reached over {needed} only: add --listen {needed}:HOST:PORT")
         try:
             header_names(self["headers"])
         except ValueError as error:
             raise usage.UsageError(f"--headers: {error}") from None
         if self["setup-timeout"] < 1 or self["max-duration"] < 1:
             raise usage.UsageError("--setup-timeout and --max-duration are seconds, 1 at least")
-        transports = dict.fromkeys(text.partition(":")[0] for text in self["sockets"])
         made: dict[str, Any] = {
             "SOCKETS": "\n".join(f"socket = {text}" for text in self["sockets"]) + "\n",
             "LOADMODULES": "\n".join(f'loadmodule "proto_{name}.so"' for name in transports),

@@ -37,6 +37,7 @@ class OptionTests(SynchronousTestCase):
             ([], "must be given"), (GOOD[:2], "must be given"), (["--listen", "5060"], "udp:host:port"),
             ([*GOOD[:2], "--next-hop", "nowhere"], "a SIP URI"), ([*GOOD[:2], "--next-hop", 'sip:a"b'], "a SIP URI"),
             ([*GOOD, "--headers", "a b"], "no name"), ([*GOOD, "--max-duration", "0"], "1 at least"),
+            ([*GOOD[:2], "--next-hop", "sip:h;transport=TCP"], "add --listen tcp:"),
             ([*GOOD, "-c", "x.cfg"], "--config is for"), ([*GOOD, "--log-level", "9"], "between"),
         ):
             with self.assertRaisesRegex(UsageError, why):
@@ -57,9 +58,8 @@ class ChildTests(SynchronousTestCase):
         """twistd knows it, it answers, and a call that cannot go on is told so."""
         directory = Path(self.mktemp()).absolute()
         port = free_port()
-        child = twistd(
-            ["sipgw-b2bua", "--listen", f"udp:{HOST}:{port}", "--next-hop", f"sip:{HOST}:{free_port()};transport=tcp"], directory
-        )
+        listening = ["--listen", f"udp:{HOST}:{port}", "--listen", f"tcp:{HOST}:{free_port()}"]
+        child = twistd(["sipgw-b2bua", *listening, "--next-hop", f"sip:{HOST}:{free_port()};transport=tcp"], directory)
         self.addCleanup(child.kill)
         phone = Phone(port)
         self.addCleanup(phone.close)
@@ -67,7 +67,7 @@ class ChildTests(SynchronousTestCase):
         wait_for(lambda: phone.request("OPTIONS", uri, patience=0.1) == 200, "the server answers", child)
         self.assertEqual(phone.request("REGISTER", uri), 405)
         status = phone.request("INVITE", uri, headers=f"Contact: <sip:{HOST}:{phone.port}>\r\n")
-        self.assertEqual(status, 500)
+        self.assertEqual(status, 503)
         child.process.terminate()
         self.assertEqual(child.wait(), 0)
         helped = here([*TWISTD, "--help"], directory / "help")

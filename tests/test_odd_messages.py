@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sipgw.sip.errors import MalformedMessage
 from tests.load.disorder import KINDS, Disorder, Peer
 
-JUNK = {"Contact": "sip:", "Record-Route": "junk"}
+JUNK = [("Contact", "sip:"), ("Contact", "<sip:@>"), ("Record-Route", "junk"), ("Record-Route", "<sip:@;lr>")]
 LIFE = 700.0
 """Seconds after which every call has ended by itself."""
 
@@ -45,7 +45,7 @@ class OddMessageTests(SynchronousTestCase):
     def test_answers(self) -> None:
         """A 2xx whose Contact or Record-Route cannot be read is a 2xx; what is hidden stays so."""
         for kind in KINDS:
-            for name, junk in JUNK.items():
+            for name, junk in JUNK:
                 disorder, caller, callee = self.begin(kind)
                 self.heard.clear()
                 send = callee.send
@@ -65,6 +65,30 @@ class OddMessageTests(SynchronousTestCase):
                     caller.acknowledge(known, False)
                     caller.request(known, "BYE", False, False)
                 self.fine(disorder, kind, name)
+
+    def test_calls(self) -> None:
+        """An INVITE with a Contact, or a From, whose URI cannot be read is answered, or passed on; nothing is left of it."""
+        for kind in KINDS:
+            for good, junk in (
+                (b"Contact: <sip:alice@192.0.2.1>", b"Contact: <sip:@>"),
+                (b"From: <sip:alice@x>", b"From: <sip:@>"),
+                (b"Max-Forwards", b"Record-Route: <sip:@;lr>\r\nMax-Forwards"),
+            ):
+                disorder = Disorder()
+                caller, callee, _ = disorder.peers
+                send = caller.send
+
+                def broken(data: bytes, send: Any = send, good: bytes = good, junk: bytes = junk) -> None:
+                    self.assertIn(good, data)
+                    send(data.replace(good, junk))
+
+                caller.send = broken  # type: ignore[method-assign]
+                caller.invite(kind, "talk", True)
+                caller.send = send  # type: ignore[method-assign]
+                for request in list(callee.asked):
+                    callee.answer(request, 180)
+                    callee.answer(request, 200)
+                self.fine(disorder, kind, junk)
 
     def test_large_numbers(self) -> None:
         """A caller whose CSeq is as large as can be is called for with one that can be counted on."""

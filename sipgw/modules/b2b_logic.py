@@ -28,7 +28,8 @@ from sipgw.proxy.originate import new_request
 from sipgw.script.regex import BadPattern, compile_regex
 from sipgw.script.run import Run
 from sipgw.script.symbols import RouteKind
-from sipgw.sip.errors import SipError
+from sipgw.sip.address import NameAddr
+from sipgw.sip.errors import MalformedMessage, SipError
 from sipgw.sip.grammar import is_token
 from sipgw.sip.message import Request, Response
 
@@ -43,6 +44,14 @@ def header_names(text: str) -> list[str]:
         if not is_token(name):
             raise ValueError(f"{name!r} is no name of a header")
     return names
+
+
+def _user(address: NameAddr) -> str:
+    """The user of an address, as it is written; "" if there is none, or it cannot be read."""
+    try:
+        return address.uri.user or ""
+    except MalformedMessage:
+        return ""
 
 
 def name_pattern(text: str) -> Callable[[str], object]:
@@ -180,7 +189,7 @@ class B2bLogic(Bridging):
             user.reply(run, 483, "Too Many Hops")
             return True
         socket = run.send_socket or run.flow.socket  # type: ignore[union-attr]
-        contact_user = request.from_.uri.user or "" if self.contact_user else ""
+        contact_user = _user(request.from_) if self.contact_user else ""
         caller = Leg(
             entities.new_key(), Role.SERVER, request, id=server.id, socket=run.flow.socket,  # type: ignore[union-attr]
             contact=contact_of(server.contact) or self.contact_at(run, run.flow.socket, contact_user),  # type: ignore[union-attr]

@@ -127,8 +127,11 @@ class HiddenContacts:
         """Hide who answers inside: the Vias of the request have come back with the response."""
         routes = routes_of(response)
         routes = routes[: max(0, len(routes) - len(own))]
-        while routes and is_own(run, routes[-1].uri):
-            del routes[-1]
+        try:
+            while routes and is_own(run, routes[-1].uri):
+                del routes[-1]
+        except MalformedMessage:
+            pass  # one that cannot be read is not ours
         theirs = tuple(map(str, routes))[::-1]
         contact = partial(self._contact, theirs, self._left_by(run, response), own, user, keep)
         return hide_response(contact, run.flow.socket, request, response, edits, vias=False)  # type: ignore[union-attr]

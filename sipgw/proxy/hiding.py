@@ -145,7 +145,11 @@ class Passed:
         """A Contact at ``socket`` with ``user`` and ``params``, and what is passed of that of ``message``."""
         theirs = message.contacts[0]
         uri = f"sip:{user}@" if user else "sip:"
-        text = f"<{uri}{own_address(socket)}{params}{_chosen(theirs.uri.params, self.of_uri)}>"
+        try:
+            passed = _chosen(theirs.uri.params, self.of_uri) if self.of_uri else ""
+        except MalformedMessage:
+            passed = ""
+        text = f"<{uri}{own_address(socket)}{params}{passed}>"
         return text + _chosen(theirs.params_text, self.of_header)
 
 

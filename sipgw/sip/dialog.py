@@ -89,6 +89,8 @@ class Dialog:
         target = _contact(request)
         if not target:
             raise MalformedMessage("Missing Contact", message=request)
+        for route in request.record_routes:
+            route.uri  # noqa: B018 - what cannot be read is refused, while it can be
         return cls(
             DialogId(request.call_id, local_tag, request.from_tag or ""), _plain(request.to), _plain(request.from_),
             target, _texts(request.record_routes), None, request.cseq.number, early=early, secure=_is_secure(request),
@@ -206,17 +208,23 @@ def target_of(response: Response) -> str:
 
     A request with such a Contact is refused; a response cannot be, and what it answers has happened."""
     try:
-        return _contact(response)
+        target = _contact(response)
+        if target:
+            Uri.parse(target)
     except MalformedMessage:
         return ""
+    return target
 
 
 def routes_of(response: Response) -> list[NameAddr]:
     """Return the Record-Routes of a response; none if one of them cannot be read."""
     try:
-        return response.record_routes
+        routes = response.record_routes
+        for route in routes:
+            route.uri  # noqa: B018 - reading is the check
     except MalformedMessage:
         return []
+    return routes
 
 
 def _contact(message: Message) -> str:
