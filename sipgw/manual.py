@@ -67,8 +67,9 @@ def _functions(module: type[Module]) -> Iterator[str]:
 
 
 def _commands(module: type[Module]) -> Iterator[str]:
-    for attribute, doc, mark in module.exports.functions:
+    for attribute, _, mark in module.exports.functions:
         if mark.what == "mi":
+            doc = " ".join((inspect.getdoc(getattr(module, attribute)) or "").split("\n\n")[0].split())
             names = [
                 spoken(name) if parameter.default is inspect.Parameter.empty else f"[{spoken(name)}]"
                 for name, parameter in inspect.signature(getattr(module, attribute)).parameters.items()

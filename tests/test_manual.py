@@ -27,3 +27,7 @@ class PageTests(SynchronousTestCase):
         self.assertIn("- `t_relay([flags: str], [outbound_proxy: str])` (route, failure_route; may wait): Relay", page)
         self.assertIn("- **fr_timeout** (int, default `30`): Seconds to wait", page)
         self.assertIn("- `$T_reply_code` (read): ", page)
+
+    def test_commands(self):
+        """What a command does is said to the end of the sentence, over as many lines of its docstring as that takes."""
+        self.assertIn("the other one is hung up on. ``dialog_id``: the key of the session", pages()["b2b_logic"])
