@@ -15,12 +15,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from sipgw.manhole.show import plain
+from sipgw.manhole.views import all_routes
 from sipgw.script.compiler import compile_variable
 from sipgw.script.errors import ScriptError
 from sipgw.script.routes import Route
@@ -277,6 +278,22 @@ def same(file: str, wanted: str) -> bool:
     return file == wanted or file.endswith("/" + wanted)
 
 
+def lines_of(function: Any, file: str) -> set[int]:
+    """The lines of the script at which a route does something; none if it cannot be known.
+
+    A route that is measured is wrapped: then it is in the closure."""
+    code = getattr(function, "__code__", None)
+    if isinstance(code, CodeType) and code.co_filename == file:
+        return _code_lines(code)
+    inside = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    return next((found for each in inside if callable(each) and (found := lines_of(each, file))), set())
+
+
+def _code_lines(code: CodeType) -> set[int]:
+    inner = [_code_lines(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return {line for _, _, line in code.co_lines() if line}.union(*inner)
+
+
 class Stepper:
     """All watches of one server. While there are any, it looks at each run that begins (``execute``, ``run_route``)."""
 
@@ -293,6 +310,13 @@ class Stepper:
         """Look at runs from now on."""
         if place is not None and not any(same(file, place[0]) for file in self.files()):
             raise ValueError(f"{place[0]} is no file of the script: {', '.join(sorted(self.files()))}")
+        if place is not None:
+            routes = [route for route in all_routes(self._user.routes) if same(route.file, place[0])]
+            found = [lines_of(route.function, route.file) for route in routes]
+            known = set().union(*found)
+            if all(found) and place[1] not in known:
+                near = min(known, key=lambda line: (abs(line - place[1]), -line))
+                raise ValueError(f"nothing is done at line {place[1]} of {place[0]}; the next to it is {near}")
         made = Watch(fits, tell, place, what, self.end)
         self.watches.append(made)
         if not self._before:

@@ -147,6 +147,13 @@ class StepTests(SynchronousTestCase):
         self.assertEqual(self.scripted.logged(), ["after 5"])
         self.assertGreater(len(self.shown), before)
 
+    def test_no_line(self) -> None:
+        """A breakpoint where nothing is done is refused; what is said instead can be stopped at."""
+        for line in (1000, -5):
+            with self.assertRaisesRegex(ValueError, "nothing is done at line") as caught:
+                self.watch(line)
+            self.watch(int(str(caught.exception).rpartition(" ")[2]))
+
     def test_no_file(self) -> None:
         """A breakpoint in no file of the script is refused."""
         with self.assertRaisesRegex(ValueError, "is no file of the script"):
