@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,9 @@ from sipgw.b2bua.session import Session
 from sipgw.exports import Listed, listed
 from sipgw.proxy.disguise import is_uri
 from sipgw.script.run import Run
+from sipgw.sip.errors import SipError
 from sipgw.sip.grammar import is_token
+from sipgw.sip.uri import Uri
 
 DRAFTS = "b2b drafts"
 VALUES = "b2b values"
@@ -32,6 +35,12 @@ class Draft:
     contact: str = ""
     headers: str = ""
     numbered: bool = False
+
+    def __post_init__(self) -> None:
+        """A URI with headers, as that of Refer-To may be, is called without them (RFC 3261 19.1.1)."""
+        if "?" in self.uri:
+            with suppress(SipError):
+                self.uri = str(Uri.parse(self.uri).without_headers())
 
 
 @dataclass

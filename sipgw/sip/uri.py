@@ -207,7 +207,10 @@ class Uri:
 
     def without_headers(self) -> Uri:
         """Return this URI without its ?headers, as a Request-URI must be (RFC 3261 19.1.5)."""
-        return Uri.parse(self.text.partition("?")[0]) if self.headers else self
+        if not self.headers:
+            return self
+        user, at, rest = self.text.rpartition("@")  # a user may have a "?", headers have no "@"
+        return Uri.parse(f"{user}{at}{rest.partition('?')[0]}")
 
     def _must_be_sip(self) -> None:
         if not self.host:

@@ -26,6 +26,18 @@ class FlagTests(Bridged):
         self.talks(self.alice, self.carol)
         self.both_end(self.carol, self.alice)
 
+    def test_headers(self) -> None:
+        """Headers in Refer-To are no part of what is called: no Request-URI may have them (RFC 3261 19.1.1)."""
+        self.begin()
+        self.refer(to="sip:carol@127.0.0.1:7003?Replaces=x%3Bto-tag%3Da%3Bfrom-tag%3Db")
+        invite = self.carol.one("INVITE")
+        self.assertEqual((invite.uri, invite.to.uri_text), ("sip:carol@127.0.0.1:7003", "sip:carol@127.0.0.1:7003"))
+        self.carol.called(invite)
+        self.carol.answer(invite, 200, text=sdp("carol", 3000))
+        self.joined()
+        self.bob.answer(self.bob.one("BYE"), 200)
+        self.both_end(self.carol, self.alice)
+
     def test_fails(self) -> None:
         """Without rollback a failure ends all, and Bob hears of it."""
         self.begin(flags="notify")

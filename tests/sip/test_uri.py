@@ -136,6 +136,7 @@ class ChangeTests(SynchronousTestCase):
             (uri.with_param("ob"), "sip:alice:pw@atlanta.com:5070;transport=tcp;lr;ob?a=b"),
             (uri.without_param("transport"), "sip:alice:pw@atlanta.com:5070;lr?a=b"),
             (uri.without_headers(), "sip:alice:pw@atlanta.com:5070;transport=tcp;lr"),
+            (Uri.parse("sip:a?b@h;lr?x=y").without_headers(), "sip:a?b@h;lr"),
         ):
             self.assertEqual(str(changed), expected)
         self.assertEqual(str(uri), text)
