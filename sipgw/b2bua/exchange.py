@@ -135,14 +135,17 @@ def _pass_heard(session: Session, exchange: Exchange, status: int, response: Res
         if status > 100:
             session.port.reply(source, exchange.token, status, response.reason, session.convey(response, exchange.target, source))
         return
-    token, exchange.token = exchange.token, None
+    token = exchange.token
     if 200 <= status < 300 and response is not None:
+        content = session.convey(response, exchange.target, source)
+        exchange.token = None
         exchange.answered = response
         exchange.timer = session.port.after(ACK_PATIENCE, lambda: session.lost(source))
-        session.port.reply(source, token, status, response.reason, session.convey(response, exchange.target, source))
+        session.port.reply(source, token, status, response.reason, content)
         return
-    finish(exchange)
     session.pass_failure(source, token, exchange.target, status, response)
+    exchange.token = None
+    finish(exchange)
     session.dead(exchange.target, status)
 
 

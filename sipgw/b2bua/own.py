@@ -133,7 +133,8 @@ class OwnSession:
 
     # -- steps
 
-    def _step(self, event: Event, token: Any = None, reply: tuple[int, str, Content] | None = None) -> bool:
+    def step(self, event: Event, token: Any = None, reply: tuple[int, str, Content] | None = None) -> bool:
+        """Let ``event`` happen and do what follows; false if it means nothing."""
         leg = self.leg
         actions = leg.step(event)
         if actions is None:
@@ -169,10 +170,10 @@ class OwnSession:
         """Go on after a restart: an answer is acknowledged, or was, and a BYE that nobody has answered is sent again."""
         leg = self.leg
         if leg.state in (State.ANSWERED, State.PARTING):
-            self._step(Event.ACK)
+            self.step(Event.ACK)
         elif leg.state is State.LEAVING:
             leg.state = State.TALKING
-            self._step(Event.LEAVE)
+            self.step(Event.LEAVE)
 
     def _acknowledge(self, content: Content) -> None:
         leg = self.leg
@@ -191,7 +192,7 @@ class OwnSession:
 
     def _left(self, status: int) -> None:
         if status >= 200 or status == 0:
-            self._step(Event.LEFT)
+            self.step(Event.LEFT)
 
     def _clear(self) -> None:
         """The call ends: whoever waits learns it."""
@@ -216,13 +217,13 @@ class OwnSession:
 
     def _no_ack(self) -> None:
         self._waiting = None
-        self._step(Event.NO_ACK)
+        self.step(Event.NO_ACK)
 
     # -- what comes
 
     def call(self) -> None:
         """Send the INVITE with which we begin."""
-        self._step(Event.CALL)
+        self.step(Event.CALL)
 
     def heard(self, leg: Leg, status: int, response: Response | None) -> None:
         """Take a response to the INVITE with which we began; without one if ``status`` is our own (0: it was dropped)."""
@@ -231,21 +232,21 @@ class OwnSession:
             if status == 100 or response is None or leg.state not in (State.CALLING, State.RINGING):
                 return
             leg.ring(response)
-            self._step(Event.PROVISIONAL)
+            self.step(Event.PROVISIONAL)
             self._answered("INVITE", status, response)
         elif status < 300 and response is not None:
             if leg.state not in (State.CALLING, State.RINGING, State.CANCELLING):
                 return
             was_cancelled = leg.state is State.CANCELLING
             leg.answer(response)
-            self._step(Event.SUCCESS)
+            self.step(Event.SUCCESS)
             if not was_cancelled:
                 self._answered("INVITE", status, response)
                 if "d" not in self.letters:
-                    self._step(Event.ACK)
+                    self.step(Event.ACK)
         else:
             self._answered("INVITE", status, response)
-            self._step(Event.FAILURE)
+            self.step(Event.FAILURE)
 
     def success(self, leg: Leg, response: Response) -> None:
         """Take a 2xx to our first INVITE, each time that it comes (RFC 3261 13.2.2.4)."""
@@ -272,7 +273,7 @@ class OwnSession:
         if self._waiting is None:
             return
         self._no_longer_waiting()
-        self._step(Event.ACK)
+        self.step(Event.ACK)
         if "a" in self.letters:
             self.tell(self, Kind.UPDATED, "ACK", ack, 0)
 
@@ -280,7 +281,7 @@ class OwnSession:
         """Take a CANCEL of the INVITE with which the call began, or of a re-INVITE."""
         if leg.role is Role.SERVER and leg.state is State.INVITED:
             self.tell(self, Kind.TERMINATED, "CANCEL", cancel, 0)
-            self._step(Event.CANCEL)
+            self.step(Event.CANCEL)
         elif self._reinvited is not None:
             token, self._reinvited = self._reinvited, None
             self.port.reply(leg, token, 487, "Request Terminated", NOTHING)
@@ -299,7 +300,7 @@ class OwnSession:
             return
         if method == "BYE":
             is_leaving = leg.state is State.LEAVING
-            if not self._step(Event.BYE, token):
+            if not self.step(Event.BYE, token):
                 self.port.reply(leg, token, 481, "", NOTHING)
             elif not is_leaving:
                 self.tell(self, Kind.TERMINATED, method, request, 0)
@@ -337,7 +338,7 @@ class OwnSession:
             self._describe(content)
             if leg.role is Role.SERVER and leg.state is State.INVITED:
                 event = Event.PROVISIONAL if status < 200 else Event.SUCCESS if status < 300 else Event.FAILURE
-                self._step(event, reply=(status, reason, content))
+                self.step(event, reply=(status, reason, content))
                 if event is Event.SUCCESS:
                     self._wait_for_ack()
                 return True
@@ -365,7 +366,7 @@ class OwnSession:
         leg = self.leg
         if method == "ACK":
             if leg.role is Role.CLIENT and leg.state is State.ANSWERED:
-                return self._step(Event.ACK, reply=(0, "", content))
+                return self.step(Event.ACK, reply=(0, "", content))
             return leg.state is State.TALKING and self._acknowledge_again(content)
         if method == "BYE":
             return self.terminate(content)
@@ -395,7 +396,7 @@ class OwnSession:
     def terminate(self, content: Content = NOTHING) -> bool:
         """End the call by a BYE with these headers, a CANCEL or a refusal; false if it ends already."""
         self._bye = content
-        return self._step(Event.LEAVE)
+        return self.step(Event.LEAVE)
 
     def refresh(self, leg: Leg) -> None:
         """Refresh the session (RFC 4028): by an UPDATE, or a re-INVITE with the last description of ours."""
@@ -407,7 +408,7 @@ class OwnSession:
     def expired(self) -> None:
         """The call has lasted as long as it may."""
         self._status = 408, "Request Timeout"
-        self._step(Event.LEAVE)
+        self.step(Event.LEAVE)
 
     # -- answers to what we said
 
@@ -449,4 +450,4 @@ class OwnSession:
     def _dead(self, status: int) -> None:
         """A 481 or a 408 to a request within a dialog ends that (RFC 3261 12.2.1.2)."""
         if status in (408, 481):
-            self._step(Event.LEAVE)
+            self.step(Event.LEAVE)

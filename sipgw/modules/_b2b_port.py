@@ -16,6 +16,7 @@ from sipgw.b2bua.reliable import Reliability, Reply
 from sipgw.b2bua.rewrite import as_update, contact_params, rewritten, with_content, with_line
 from sipgw.b2bua.session import Session
 from sipgw.b2bua.timers import Timers
+from sipgw.modules._b2b_faults import Faults
 from sipgw.modules._b2b_routes import Shown
 from sipgw.modules.tm import Tm
 from sipgw.modules.uac_auth import UacAuth
@@ -61,6 +62,7 @@ class Entities:
         self.legs: dict[str, tuple[Held, Leg]] = {}
         self.passing = Passing()
         self.reliability = Reliability(self)
+        self.faults = Faults(self)
         self.shown = Shown(user, KEPT)
         self.timers = Timers(self)
         self.contact_params: frozenset[str] = frozenset()
@@ -429,7 +431,8 @@ class Entities:
             kept[WATCHER] = trail
         try:
             sent = await self.tm.originate(
-                request, heard, next_hop=next_hop, socket=leg.socket, kept=kept, dialog=dialog, acknowledge=acknowledge
+                request, self.faults.heard(leg, heard), next_hop=next_hop, socket=leg.socket, kept=kept, dialog=dialog,
+                acknowledge=None if acknowledge is None else self.faults.success(leg, acknowledge),
             )
         except NoWay as error:
             sent, status = False, error.status
