@@ -90,7 +90,8 @@ class CliTestCase(SynchronousTestCase):
     def begin(self, *words, **options):
         """Start one that runs until it is told to end, asking by HTTP; what it writes is its ``text()``."""
         given = [*self.ways["http"], *(f"{name}={value}" for name, value in options.items())]
-        command = [str(CLI), *(word for option in given for word in ("-o", option)), "-x", *words]
+        # a run in the background of a shell ignores Ctrl-C, and so would its children
+        command = ["env", "--default-signal=INT", str(CLI), *(word for option in given for word in ("-o", option)), "-x", *words]
         environment = {"HOME": str(self.directory), "TERM": "dumb", "PYTHONUNBUFFERED": "1"}
         child = Child(command, self.directory / "-".join(("cli", *words)), environment)
         self.addCleanup(child.kill)
@@ -109,7 +110,7 @@ class CliTestCase(SynchronousTestCase):
 
         def ended():
             nonlocal pressed
-            if time.monotonic() > pressed + 1:
+            if child.process.poll() is None and time.monotonic() > pressed + 1:
                 pressed = time.monotonic()
                 child.process.send_signal(signal.SIGINT)
             return child.process.poll() is not None
